@@ -1,0 +1,1 @@
+"""What surrounds the product: the embedded stack, the demo, the benchmarks."""

@@ -1,0 +1,1 @@
+"""What is asked for: profiles, lines, schedule, and each statement's one invoice through Stripe."""

@@ -1,0 +1,1 @@
+"""What it adds up to: classes, costs, the ledger, monthly usage, statements and the close."""

@@ -1,0 +1,1 @@
+"""The words every stage uses: wire formats, tables, money, time, numbers and addresses."""

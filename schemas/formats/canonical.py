@@ -1,0 +1,105 @@
+"""The canonical form of `calls.raw` and `sip.raw` (DESIGN section 5).
+
+JSON objects whose fields are those of `CallRecord` and `SipEnvelope`. Nothing raises: bytes that cannot be read
+come back as `Rejected` with a reason and a detail that a person understands.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pydantic import ValidationError
+
+from schemas.decoded import Decoded, Ignored, Rejected
+from schemas.records import CallRecord, SipEnvelope, SipEvent
+from schemas.sip_message import TENANT_HEADER, MalformedSipError, SipMessage, read_sip_message, tenant_named
+
+UNREADABLE: Final = "unreadable"
+_detail_length_max: Final = 500
+_CSEQ_TEXT: Final = re.compile(r"\s*(\d{1,10})(?:\s+\S+)?\s*")
+
+
+def decode_call(value: bytes | None) -> Decoded:
+    """Read one message of `calls.raw`."""
+    if value is None:
+        return Ignored("tombstone")
+    try:
+        record = CallRecord.model_validate_json(value)
+    except ValidationError as error:
+        return Rejected(UNREADABLE, _explained(error))
+    if record.direction == "inbound" and record.to_number is None:
+        return Rejected(UNREADABLE, "to_number: an inbound record needs the called number")
+    if record.direction == "outbound" and record.source_ip is None and record.call_id is None:
+        return Rejected(UNREADABLE, "source_ip: an outbound record needs source_ip or call_id")
+    return record
+
+
+def decode_sip(value: bytes | None) -> Decoded:
+    """Read one message of `sip.raw`; only an initial INVITE (no To tag) is an event that counts (A10)."""
+    if value is None:
+        return Ignored("tombstone")
+    try:
+        envelope = SipEnvelope.model_validate_json(value)
+    except ValidationError as error:
+        return Rejected(UNREADABLE, _explained(error))
+    try:
+        message = _message(envelope) if envelope.raw is None else read_sip_message(envelope.raw)
+    except MalformedSipError as error:
+        return Rejected(UNREADABLE, f"raw: {error}" if envelope.raw is not None else str(error))
+    return _event(envelope, message)
+
+
+def _event(envelope: SipEnvelope, message: SipMessage) -> Decoded:
+    if message.method is None:
+        return Ignored("sip_response")
+    if message.method.upper() != "INVITE":
+        return Ignored("sip_not_invite")
+    if message.to_tag:
+        return Ignored("sip_not_initial")
+    try:
+        return SipEvent(
+            switch=envelope.switch,
+            observed_at=envelope.observed_at,
+            source_ip=str(envelope.source_ip),
+            call_id=message.call_id,
+            cseq=message.cseq,
+            x_tenant=message.x_tenant,
+        )
+    except ValidationError as error:
+        return Rejected(UNREADABLE, _explained(error))
+
+
+def _message(envelope: SipEnvelope) -> SipMessage:
+    if envelope.call_id is None or envelope.method is None:
+        raise MalformedSipError("call_id and method are required where there is no raw message")
+    values: list[str] = []
+    for name, value in envelope.headers.items():
+        if name.strip().lower() == TENANT_HEADER:
+            values += [value] if isinstance(value, str) else value
+    return SipMessage(
+        method=envelope.method.strip(),
+        call_id=envelope.call_id,
+        cseq=_cseq(envelope.cseq),
+        to_tag=envelope.to_tag,
+        x_tenant=tenant_named(values),
+    )
+
+
+def _cseq(value: int | str | None) -> int:
+    if isinstance(value, int):
+        return value
+    match = _CSEQ_TEXT.fullmatch(value or "0")
+    if match is None:
+        raise MalformedSipError(f"cseq: {value!r} is no sequence number")
+    return int(match[1])
+
+
+def _explained(error: ValidationError) -> str:
+    """The first things wrong, field by field, without the values (they may name people)."""
+    parts = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False)[:5]:
+        field = ".".join(str(step) for step in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        parts.append(f"{field}: {message}" if field else message)
+    return "; ".join(parts)[:_detail_length_max]

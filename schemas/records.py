@@ -1,0 +1,133 @@
+"""What a switch reports: call records and SIP events in the canonical wire form.
+
+Parsed once, at the edge, into frozen types; everything behind trusts them. Unknown extra fields are accepted.
+Money is a string on the wire: a JSON number for money has already lost its cents.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
+
+from schemas import network
+
+id_length_max: Final = 256
+call_id_length_max: Final = 512
+header_length_max: Final = 1024
+
+_AMOUNT: Final = re.compile(r"-?\d{1,12}(\.\d{1,12})?")
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+
+
+def _amount(value: object) -> Decimal:
+    if not isinstance(value, str):
+        raise ValueError('money must be a string such as "0.0255", not a number')  # noqa: TRY004 (pydantic's protocol)
+    if _AMOUNT.fullmatch(value) is None:
+        raise ValueError('money must be plain digits with at most 12 decimals, such as "0.0255"')
+    return Decimal(value)
+
+
+def _seconds(value: object) -> object:
+    """JSON numbers and strings alike; a float is taken by its shortest text, so 1.1 is 1.1."""
+    return str(value) if isinstance(value, float) else value
+
+
+def _address(value: object) -> network.Address:
+    if not isinstance(value, str):
+        raise ValueError("an address must be a string")  # noqa: TRY004 (pydantic's protocol)
+    return network.address(value)
+
+
+UtcTime = Annotated[AwareDatetime, AfterValidator(_utc)]
+Amount = Annotated[Decimal, BeforeValidator(_amount)]
+# Text that can be stored and hashed: at least one character, no control characters.
+Word = Annotated[
+    str, StringConstraints(min_length=1, max_length=id_length_max, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+CallId = Annotated[
+    str, StringConstraints(min_length=1, max_length=call_id_length_max, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+Dialled = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Seconds = Annotated[
+    Decimal, BeforeValidator(_seconds), Field(max_digits=12, decimal_places=6, allow_inf_nan=False)
+]
+IpAddress = Annotated[Any, BeforeValidator(_address)]
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+
+
+class CallRecord(BaseModel):
+    """One leg of one call, or one event of another service, as the switch reported it.
+
+    `started_at` decides the assignment and the month (A1). `answered_seconds` runs from answer to end, never from
+    ringing; `billed_seconds` is after increments; `cost` is what the carrier charges the account, in `currency`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    id: Word
+    switch: Word
+    service: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    direction: Literal["inbound", "outbound"]
+    started_at: UtcTime
+    call_id: CallId | None = None
+    from_number: Dialled | None = None
+    to_number: Dialled | None = None
+    source_ip: IpAddress | None = None
+    x_tenant: Annotated[str, StringConstraints(max_length=header_length_max)] | None = None
+    answered_at: UtcTime | None = None
+    ended_at: UtcTime | None = None
+    answered_seconds: Seconds | None = None
+    billed_seconds: Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31)] | None = None
+    cost: Amount | None = None
+    currency: Currency | None = None
+
+
+class SipEvent(BaseModel):
+    """An initial INVITE as seen on the wire: whose packet it was and which tenant it named (A10).
+
+    `source_ip` is the packet's source, never Via or Contact. `x_tenant` is None where no such header was sent.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    switch: Word
+    observed_at: UtcTime
+    source_ip: IpAddress
+    call_id: CallId
+    cseq: int
+    x_tenant: str | None
+
+
+class SipEnvelope(BaseModel):
+    """A message on `sip.raw`: the fields of a SIP message, or its text in `raw` from which the rest is read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    switch: Word
+    observed_at: UtcTime
+    source_ip: IpAddress
+    source_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    call_id: CallId | None = None
+    method: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    cseq: Annotated[int, Field(ge=0, lt=2**32)] | Annotated[str, StringConstraints(max_length=64)] | None = (
+        None
+    )
+    from_tag: Annotated[str, StringConstraints(max_length=512)] | None = None
+    to_tag: Annotated[str, StringConstraints(max_length=512)] | None = None
+    headers: dict[str, str | list[str]] = Field(default_factory=dict)
+    raw: str | None = None

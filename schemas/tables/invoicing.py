@@ -1,0 +1,122 @@
+"""Stripe links, billing profiles, customers, invoices and fees: what to bill, and what was asked for."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from schemas.tables.metadata import COST, INSTANT, metadata
+
+# An account's own Stripe account (I11). `paused_reason` is set when Stripe refuses us permission (I8).
+stripe_links = Table(
+    "stripe_links",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
+    Column("stripe_account", Text, nullable=False),
+    Column("linked_at", INSTANT, nullable=False),
+    Column("unlinked_at", INSTANT),
+    Column("paused_at", INSTANT),
+    Column("paused_reason", Text),
+    Index(
+        "stripe_links_in_force_key", "account_id", unique=True, postgresql_where=text("unlinked_at is null")
+    ),
+)
+
+# What to bill a tenant and when, version by version; in force in [made_at, ended_at) (I1).
+billing_profiles = Table(
+    "billing_profiles",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("tenant_id", BigInteger, ForeignKey("tenants.id"), nullable=False),
+    Column("made_at", INSTANT, nullable=False),
+    Column("ended_at", INSTANT),
+    Column("definition", JSONB, nullable=False),
+    UniqueConstraint("tenant_id", "made_at"),
+    Index(
+        "billing_profiles_in_force_key", "tenant_id", unique=True, postgresql_where=text("ended_at is null")
+    ),
+)
+
+# Which customer in the account's Stripe a tenant is (I5).
+stripe_customers = Table(
+    "stripe_customers",
+    metadata,
+    Column("tenant_id", BigInteger, ForeignKey("tenants.id"), primary_key=True),
+    Column("stripe_account", Text, primary_key=True),
+    Column("customer", Text, nullable=False),
+    Column("linked", Text, nullable=False),  # 'ours': made by us; 'theirs': existed and was linked
+    Column("made_at", INSTANT, nullable=False),
+    CheckConstraint("linked in ('ours', 'theirs')", name="linked"),
+)
+
+# One row per statement (I0): the natural key is what stops a second invoice.
+# `state`: see invoicing/README.md. `due_at`: when the scheduler tries the row next. `send_at`: when Stripe sends it.
+invoices = Table(
+    "invoices",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("statement_id", Uuid, nullable=False, unique=True),
+    Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
+    Column("tenant_id", BigInteger, ForeignKey("tenants.id"), nullable=False),
+    Column("period", Date, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("profile_id", BigInteger, ForeignKey("billing_profiles.id")),
+    Column("stripe_account", Text),
+    Column("stripe_invoice", Text),
+    Column("currency", Text, nullable=False),
+    Column("subtotal_minor", BigInteger),
+    Column("lines", JSONB),
+    Column("send_at", INSTANT),
+    Column("due_at", INSTANT, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("received_at", INSTANT, nullable=False),
+    Column("changed_at", INSTANT, nullable=False),
+    # serves: the scheduler's next rows of an account
+    Index("invoices_due_idx", "account_id", "due_at"),
+)
+
+# Each outside step of an invoice: intent before, result after (I7).
+invoice_steps = Table(
+    "invoice_steps",
+    metadata,
+    Column("invoice_id", Uuid, ForeignKey("invoices.id"), primary_key=True),
+    Column("step", Text, primary_key=True),
+    Column("idempotency_key", Text, nullable=False),
+    Column("intended_at", INSTANT, nullable=False),
+    Column("done_at", INSTANT),
+    Column("result", Text),
+)
+
+# USD 5.00 on the account for an invoice sent for nearly nothing (I6). Append-only; no one can take one back.
+phantom_fees = Table(
+    "phantom_fees",
+    metadata,
+    Column("statement_id", Uuid, primary_key=True),
+    Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
+    Column("tenant_id", BigInteger, ForeignKey("tenants.id"), nullable=False),
+    Column("period", Date, nullable=False),
+    Column("stripe_invoice", Text, nullable=False),
+    Column("amount", COST, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("evidence", Text, nullable=False),  # 'sent': seen in Stripe; 'assumed': could no longer be read
+    Column("made_at", INSTANT, nullable=False),
+    CheckConstraint("evidence in ('sent', 'assumed')", name="evidence"),
+    # serves: an account's fees by month
+    Index("phantom_fees_account_id_period_idx", "account_id", "period"),
+)
