@@ -1,1 +1,1 @@
-"""What is asked for: profiles, lines, schedule, and each statement's one invoice through Stripe."""
+"""From a closed statement to at most one invoice in the account's own Stripe (I0-I11)."""

@@ -1,19 +1,84 @@
-"""What tests run on: a real Postgres, always; each test that asks gets a migrated database of its own."""
+"""What tests run on: a real Postgres, always, and Apache Kafka where Java and Maven are at hand.
+
+Each test that asks gets a migrated database and topics of its own. Without Java or Maven, librdkafka's embedded broker
+stands in, and the header says so; in CI (`CI` or `TENANT_BILLING_REQUIRE_KAFKA` is set) that is a failure.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import count
+from typing import Protocol
 
 import psycopg2
 import pytest
 from sqlalchemy import Engine
 
-from deploy.stack.postgres import EmbeddedPostgres
+from deploy.stack.broker import Broker
+from deploy.stack.kafka import RealKafka, kafka_version, real_kafka_available
+from deploy.stack.mock_broker import EmbeddedBroker
+from deploy.stack.postgres import EmbeddedPostgres, _find_binaries
 from pipeline.database import connect, migrate
 
 _TEMPLATE = "tenant_billing_template"
 _names = count(1)
+
+
+class MakeTopics(Protocol):
+    """Makes topics of a test's own: `topics(calls=4, sip=2)` gives `{"calls": "calls-7", "sip": "sip-7"}`."""
+
+    def __call__(self, **partitions: int) -> dict[str, str]: ...
+
+
+def pytest_report_header() -> list[str]:
+    """Which broker and which Postgres this run is about."""
+    obstacle = real_kafka_available()
+    broker = f"Apache Kafka {kafka_version()}"
+    if obstacle is not None:
+        broker = (
+            f"none: {obstacle}" if _kafka_required() else f"EMBEDDED (librdkafka's mock cluster): {obstacle}"
+        )
+    return [f"kafka: {broker}", f"postgres: {_find_binaries()}"]
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Broker]:
+    """One broker for the whole run: Apache Kafka, or the embedded one where Kafka can neither run nor is required."""
+    obstacle = real_kafka_available()
+    if obstacle is not None and _kafka_required():
+        pytest.fail(f"Apache Kafka is required here: {obstacle}", pytrace=False)
+    broker = (RealKafka() if obstacle is None else EmbeddedBroker()).start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def real_kafka(kafka: Broker) -> RealKafka:
+    """The run's broker for what only Apache Kafka does; skipped without it (mark such tests `kafka`)."""
+    if not isinstance(kafka, RealKafka):
+        pytest.skip(f"only the embedded broker is here: {real_kafka_available()}")
+    return kafka
+
+
+@pytest.fixture
+def embedded_broker() -> Iterator[EmbeddedBroker]:
+    """An embedded broker of this test's own, as the demo uses it."""
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def topics(kafka: Broker) -> MakeTopics:
+    """Makes topics that no other test uses, on the run's broker."""
+
+    def make(**partitions: int) -> dict[str, str]:
+        number = next(_names)
+        names = {kind: f"{kind}-{number}" for kind in partitions}
+        kafka.create_topics({names[kind]: wanted for kind, wanted in partitions.items()})
+        return names
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +108,11 @@ def database(database_url: str) -> Iterator[Engine]:
     engine = connect(database_url, application_name="test")
     yield engine
     engine.dispose()
+
+
+def _kafka_required() -> bool:
+    names = ("CI", "TENANT_BILLING_REQUIRE_KAFKA")
+    return any(os.environ.get(name, "").lower() not in {"", "0", "false"} for name in names)  # noqa: TID251 (the run's own switch)
 
 
 def _sql(server: EmbeddedPostgres, statement: str) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     Table,
     Text,
     UniqueConstraint,
@@ -64,31 +65,50 @@ stripe_customers = Table(
     CheckConstraint("linked in ('ours', 'theirs')", name="linked"),
 )
 
-# One row per statement (I0): the natural key is what stops a second invoice.
-# `state`: see invoicing/README.md. `due_at`: when the scheduler tries the row next. `send_at`: when Stripe sends it.
+# One row per statement (I0): the natural key is what stops a second invoice. One-time invoices have none (I10).
+# `state`: see invoicing/README.md. `due_at`: when the row is looked at next. `send_at`: when Stripe sends it.
+# `generation` counts up when an invoice that was deleted in Stripe is made anew by command (I9).
+# `terms` and `lines` are fixed when drafting begins; `notice` says what went otherwise than the profile asked (I4).
 invoices = Table(
     "invoices",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("statement_id", Uuid, nullable=False, unique=True),
+    Column("kind", Text, nullable=False, server_default="monthly"),
+    Column("statement_id", Uuid, unique=True),
     Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
     Column("tenant_id", BigInteger, ForeignKey("tenants.id"), nullable=False),
     Column("period", Date, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text),
+    Column("notice", Text),
+    Column("generation", Integer, nullable=False, server_default="1"),
     Column("profile_id", BigInteger, ForeignKey("billing_profiles.id")),
     Column("stripe_account", Text),
     Column("stripe_invoice", Text),
     Column("currency", Text, nullable=False),
     Column("subtotal_minor", BigInteger),
+    Column("terms", JSONB),
     Column("lines", JSONB),
     Column("send_at", INSTANT),
     Column("due_at", INSTANT, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("received_at", INSTANT, nullable=False),
     Column("changed_at", INSTANT, nullable=False),
+    CheckConstraint("kind in ('monthly', 'one_time')", name="kind"),
+    CheckConstraint("(kind = 'monthly') = (statement_id is not null)", name="kind_statement"),
     # serves: the scheduler's next rows of an account
-    Index("invoices_due_idx", "account_id", "due_at"),
+    Index(
+        "invoices_due_idx",
+        "account_id",
+        "due_at",
+        postgresql_where=text("state in ('received', 'drafting', 'drafted')"),
+    ),
+    # serves: the daily read of what should have been sent (I9)
+    Index(
+        "invoices_refresh_idx", "due_at", postgresql_where=text("state in ('scheduled', 'finalization_failed')")
+    ),
+    # serves: `invoice list` of a month
+    Index("invoices_period_idx", "period", "account_id"),
 )
 
 # Each outside step of an invoice: intent before, result after (I7).
@@ -119,4 +139,19 @@ phantom_fees = Table(
     CheckConstraint("evidence in ('sent', 'assumed')", name="evidence"),
     # serves: an account's fees by month
     Index("phantom_fees_account_id_period_idx", "account_id", "period"),
+)
+
+# Events that the invoicing consumer could not read, with their Kafka coordinates: visible until someone resolves them.
+refused_events = Table(
+    "refused_events",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("kafka_offset", BigInteger, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    Column("refused_at", INSTANT, nullable=False),
+    Column("resolved_at", INSTANT),
 )

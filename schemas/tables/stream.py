@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Date,
@@ -64,6 +65,8 @@ held_records = Table(
     Column("content", Uuid, nullable=False),
     Column("reason", Text, nullable=False),
     Column("hold_until", INSTANT, nullable=False),
+    # SIP events received before this record have been looked at, and none decided it: only `hold_until` can, then
+    Column("examined", Boolean, nullable=False, server_default=text("false")),
     Column("call_id", Text),
     Column("switch", Text, nullable=False),
     Column("record_id", Text, nullable=False),
@@ -73,8 +76,9 @@ held_records = Table(
     Column("kafka_offset", BigInteger, nullable=False),
     Column("value", LargeBinary, nullable=False),
     CheckConstraint("reason in ('sip_context', 'clock_ahead')", name="reason"),
-    # serves: the resolver's next records, oldest first
-    Index("held_records_due_idx", "reason", "received_at"),
+    # serve: the resolver's next records
+    Index("held_records_unexamined_idx", "received_at", postgresql_where=text("not examined")),
+    Index("held_records_hold_until_idx", "hold_until"),
 )
 
 # SIP events by which held records are decided; partitioned by month of `received_at`, expired by dropping partitions.

@@ -98,6 +98,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("period", name=op.f("periods_pkey")),
     )
     op.create_table(
+        "refused_events",
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("kafka_offset", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("key", sa.LargeBinary(), nullable=True),
+        sa.Column("value", sa.LargeBinary(), nullable=True),
+        sa.Column("refused_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("topic", "partition", "kafka_offset", name=op.f("refused_events_pkey")),
+    )
+    op.create_table(
         "sip_contexts",
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("call_id", sa.Text(), nullable=False),
@@ -172,6 +185,7 @@ def upgrade() -> None:
         sa.Column("content", sa.Uuid(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("hold_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("examined", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("call_id", sa.Text(), nullable=True),
         sa.Column("switch", sa.Text(), nullable=False),
         sa.Column("record_id", sa.Text(), nullable=False),
@@ -188,7 +202,14 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("started_date", "key", name=op.f("held_records_pkey")),
     )
-    op.create_index("held_records_due_idx", "held_records", ["reason", "received_at"], unique=False)
+    op.create_index("held_records_hold_until_idx", "held_records", ["hold_until"], unique=False)
+    op.create_index(
+        "held_records_unexamined_idx",
+        "held_records",
+        ["received_at"],
+        unique=False,
+        postgresql_where=sa.text("not examined"),
+    )
     op.create_table(
         "outcome_counts",
         sa.Column("position_id", sa.Integer(), nullable=False),
@@ -508,23 +529,31 @@ def upgrade() -> None:
     op.create_table(
         "invoices",
         sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("statement_id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), server_default="monthly", nullable=False),
+        sa.Column("statement_id", sa.Uuid(), nullable=True),
         sa.Column("account_id", sa.BigInteger(), nullable=False),
         sa.Column("tenant_id", sa.BigInteger(), nullable=False),
         sa.Column("period", sa.Date(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("notice", sa.Text(), nullable=True),
+        sa.Column("generation", sa.Integer(), server_default="1", nullable=False),
         sa.Column("profile_id", sa.BigInteger(), nullable=True),
         sa.Column("stripe_account", sa.Text(), nullable=True),
         sa.Column("stripe_invoice", sa.Text(), nullable=True),
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("subtotal_minor", sa.BigInteger(), nullable=True),
+        sa.Column("terms", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("lines", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("send_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "(kind = 'monthly') = (statement_id is not null)", name=op.f("invoices_kind_statement_check")
+        ),
+        sa.CheckConstraint("kind in ('monthly', 'one_time')", name=op.f("invoices_kind_check")),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("invoices_account_id_fkey")),
         sa.ForeignKeyConstraint(
             ["profile_id"], ["billing_profiles.id"], name=op.f("invoices_profile_id_fkey")
@@ -533,7 +562,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("invoices_pkey")),
         sa.UniqueConstraint("statement_id", name=op.f("invoices_statement_id_key")),
     )
-    op.create_index("invoices_due_idx", "invoices", ["account_id", "due_at"], unique=False)
+    op.create_index(
+        "invoices_due_idx",
+        "invoices",
+        ["account_id", "due_at"],
+        unique=False,
+        postgresql_where=sa.text("state in ('received', 'drafting', 'drafted')"),
+    )
+    op.create_index("invoices_period_idx", "invoices", ["period", "account_id"], unique=False)
+    op.create_index(
+        "invoices_refresh_idx",
+        "invoices",
+        ["due_at"],
+        unique=False,
+        postgresql_where=sa.text("state in ('scheduled', 'finalization_failed')"),
+    )
     op.create_table(
         "invoice_steps",
         sa.Column("invoice_id", sa.Uuid(), nullable=False),

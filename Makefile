@@ -1,0 +1,60 @@
+# Everything a developer runs. Needs Python 3.11 or newer and make; Java 17 and Maven for the real Kafka broker.
+
+PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
+	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$each; break; }; done)
+PACKAGES := schemas attribution rollup invoicing pipeline deploy
+READY := .venv/ready
+BIN := .venv/bin
+
+# What a shell may carry that would send an installation, or an import, elsewhere.
+unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV VIRTUAL_ENV
+export ONLY BENCH_JSON SEED COUNT
+
+.PHONY: help setup demo up test check format bench faults lock clean
+.DEFAULT_GOAL := help
+
+help: ## list what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv and install what requirements.lock names; PYTHON=… chooses the interpreter
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3' >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## a month from call records to invoices, everything embedded; exit 0 if every count is right
+	$(BIN)/python -m deploy.demo $(ARGUMENTS)
+
+up: $(READY) ## the same stack kept running, addresses printed, until Ctrl-C
+	$(BIN)/python -m deploy.up $(ARGUMENTS)
+
+test: $(READY) ## all tests, on a real Postgres, and Apache Kafka where Java and Maven are at hand
+	$(BIN)/pytest $(ARGUMENTS)
+
+check: $(READY) ## formatting, lint, types, who may import whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(PACKAGES) tests
+	$(BIN)/lint-imports
+
+format: $(READY) ## format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## measure; ONLY=ingest runs one part, BENCH_JSON=FILE writes the figures
+	$(BIN)/python -m deploy.bench $(ARGUMENTS)
+
+faults: $(READY) ## kill and break everything, then count; SEED=… COUNT=…
+	$(BIN)/python -m deploy.faults $(ARGUMENTS)
+
+lock: ## write requirements.lock anew from pyproject.toml; ARGUMENTS=--upgrade takes newer versions
+	@uv=$$(command -v uv) || { "$(PYTHON)" -m venv .run/uv && .run/uv/bin/python -m pip install --quiet uv && uv=.run/uv/bin/uv; }; \
+	$$uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra dev $(ARGUMENTS) --output-file requirements.lock pyproject.toml
+
+clean: ## remove the environment, caches and everything fetched or kept under .run
+	rm -rf .venv .run build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +

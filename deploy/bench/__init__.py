@@ -1,0 +1,1 @@
+"""Figures, never assertions: ratios inside one run, because machines are shared and noisy."""

@@ -1,0 +1,86 @@
+"""What the benchmarks bill: one account with a thousand tenants, skewed traffic, and its records as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+
+from sqlalchemy import Engine, text
+
+from schemas.periods import Period, utc_text
+
+_SKEW = 1.1  # exponent of the tenants' share of traffic: a few large ones, many small
+
+
+def make_directory(engine: Engine, tenants: int, first_period: Period) -> None:
+    """An account, its tenants with one number and one IP each, a tariff, and the months; then the bootstrap is over."""
+    since = first_period.plus(-2).starts_at
+    with engine.begin() as connection:
+        run = connection.execute
+        run(
+            text(
+                "insert into accounts (code, name, currency, home_country, domestic_regions, made_at) "
+                "values ('bench', 'Bench', 'USD', 'US', '{US,PR}', :since)"
+            ),
+            {"since": since},
+        )
+        run(
+            text(
+                "insert into tenants (account_id, code, made_at) "
+                "select 1, 't' || n || '.example.com', :since from generate_series(1, :tenants) n"
+            ),
+            {"since": since, "tenants": tenants},
+        )
+        run(
+            text(
+                "insert into number_assignments (number, account_id, tenant_id, made_at) "
+                "select '+1212' || (2000000 + n), 1, n, :since from generate_series(1, :tenants) n"
+            ),
+            {"since": since, "tenants": tenants},
+        )
+        run(
+            text(
+                "insert into ip_assignments (network, account_id, tenant_id, made_at) "
+                "select ('10.' || n / 65536 || '.' || n / 256 % 256 || '.' || n % 256)::cidr, 1, n, :since "
+                "from generate_series(1, :tenants) n"
+            ),
+            {"since": since, "tenants": tenants},
+        )
+        month = first_period
+        for _ in range(5):
+            run(text("select make_period(:month)"), {"month": month.first_day})
+            month = month.next()
+        run(text("update installation set state = 'running', bootstrap_finished_at = clock_timestamp()"))
+
+
+def call_records(count: int, tenants: int, period: Period, seed: int = 1) -> Iterator[bytes]:
+    """Canonical call records of about 430 bytes, half inbound, half outbound, spread over the month."""
+    chosen = random.Random(seed)
+    shares = [1 / (rank + 1) ** _SKEW for rank in range(tenants)]
+    for serial, tenant in enumerate(chosen.choices(range(1, tenants + 1), weights=shares, k=count)):
+        started_at = period.starts_at + timedelta(seconds=chosen.uniform(0, 28 * 86_400))
+        answered_at = started_at + timedelta(seconds=5)
+        seconds = chosen.randint(6, 600)
+        inbound = serial % 2 == 0
+        own = f"+1212{2_000_000 + tenant}"
+        other = f"+1415555{serial % 10_000:04d}"
+        record = {
+            "id": f"{seed:04x}{serial:08x}-08c3-1238-9ba8-022c7a011cae",
+            "switch": "sbc-nyc-1",
+            "service": "call",
+            "direction": "inbound" if inbound else "outbound",
+            "call_id": f"{seed:04x}{serial:08x}-08c3-1238-9ba8-022c7a011cae",
+            "from_number": other if inbound else own,
+            "to_number": own if inbound else other,
+            "source_ip": f"10.{tenant // 65536}.{tenant // 256 % 256}.{tenant % 256}",
+            "started_at": utc_text(started_at),
+            "answered_at": utc_text(answered_at),
+            "ended_at": utc_text(answered_at + timedelta(seconds=seconds)),
+            "answered_seconds": f"{seconds}.000",
+            "billed_seconds": seconds,
+            "cost": "0.0255",
+            "currency": "USD",
+        }
+        yield json.dumps(record, separators=(",", ":")).encode()

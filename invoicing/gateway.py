@@ -1,0 +1,331 @@
+"""Stripe: the only module that speaks to it.
+
+Each call names the account's own Stripe account (I11) and gives an outcome as a type, never Stripe's exception (I8).
+Each call that changes something takes an idempotency key from its caller, who wrote it down first (I7). The API key
+stays inside: it is in no representation, reason or log. There is no application fee, and nothing is ever deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import stripe
+
+from invoicing.outcomes import Ok, Outcome, Refusal, RefusedForGood, RefusedPermission, TemporaryFailure
+from invoicing.remote import (
+    Collection,
+    Customer,
+    CustomerFacts,
+    DraftFacts,
+    ItemFacts,
+    RemoteInvoice,
+    RemoteLine,
+)
+from schemas.periods import Period
+
+API_BASE: Final = "https://api.stripe.com"
+TIMEOUT_SECONDS: Final = (3.0, 10.0)  # to connect, to answer
+PAGE_SIZE: Final = 100  # Stripe's maximum
+REASON_CHARACTERS_MAX: Final = 300
+
+_KEY = re.compile(r"\b[sr]k_(?:test|live)_\S+")
+_LOST_ACCOUNT: Final = frozenset({"account_invalid", "account_closed", "platform_account_required"})
+
+_T = TypeVar("_T")
+Admit = Callable[[str], None]
+
+
+class StripeGateway:
+    """Stripe's API for the accounts linked to us.
+
+    `admit` is called with the Stripe account before each request and returns when the request may go: the limiter.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        api_base: str = API_BASE,
+        network_retries_max: int = 2,
+        timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
+        admit: Admit = lambda _account: None,
+    ) -> None:
+        stripe.enable_telemetry = False
+        self._client = stripe.StripeClient(
+            api_key,
+            base_addresses={"api": api_base.rstrip("/")},
+            max_network_retries=network_retries_max,
+            http_client=stripe.RequestsClient(timeout=timeout_seconds),
+        )
+        self._admit = admit
+
+    def __repr__(self) -> str:
+        return "StripeGateway()"
+
+    def create_customer(self, account: str, facts: CustomerFacts, key: str) -> Outcome[Customer]:
+        """Make the tenant's customer, with the fields of I5 and nothing more."""
+        params: Any = {
+            "description": facts.tenant_name,
+            "name": facts.contact_name,
+            "email": facts.email,
+            "phone": facts.phone,
+            "address": {
+                "line1": facts.line1,
+                "line2": facts.line2,
+                "city": facts.city,
+                "state": facts.region,
+                "postal_code": facts.postal_code,
+                "country": facts.country,
+            },
+            "metadata": {"tenant_reference": str(facts.reference)},
+        }
+        if not facts.line2:
+            del params["address"]["line2"]
+        options = _options(account, key)
+        return self._call(account, lambda: _customer(self._client.v1.customers.create(params, options)))
+
+    def customer(self, account: str, customer: str) -> Outcome[Customer]:
+        """Read a customer; one deleted in Stripe is refused for good."""
+        options = _options(account)
+        outcome = self._call(account, lambda: self._client.v1.customers.retrieve(customer, options=options))
+        match outcome:
+            case Ok(found) if getattr(found, "deleted", False):
+                return RefusedForGood(f"customer {customer} was deleted in Stripe")
+            case Ok(found):
+                return Ok(_customer(found))
+            case refusal:
+                return refusal
+
+    def find_customer(self, account: str, facts: CustomerFacts) -> Outcome[Customer | None]:
+        """The customer made earlier for this reference, by listing all pages, never by search (I7)."""
+        wanted = str(facts.reference)
+        return self._first(
+            account,
+            self._client.v1.customers.list,
+            {"email": facts.email},
+            lambda each: _customer(each) if _metadata(each).get("tenant_reference") == wanted else None,
+        )
+
+    def create_draft(self, account: str, facts: DraftFacts, key: str) -> Outcome[str]:
+        """Begin an invoice that does not send itself (`auto_advance` off, I2); gives its id."""
+        params: Any = {
+            "customer": facts.customer,
+            "currency": facts.currency.lower(),
+            "auto_advance": False,
+            "automatic_tax": {"enabled": facts.taxes},
+            "collection_method": facts.collection,
+            "pending_invoice_items_behavior": "exclude",
+            "metadata": {"request": facts.reference},
+        }
+        if facts.statement_id is not None:
+            params["metadata"]["statement_id"] = str(facts.statement_id)
+        if facts.due_at is not None:
+            params["due_date"] = int(facts.due_at.timestamp())
+        options = _options(account, key)
+        return self._call(account, lambda: _id(self._client.v1.invoices.create(params, options)))
+
+    def find_invoice(self, account: str, customer: str, reference: str) -> Outcome[str | None]:
+        """The id of the invoice begun earlier under this reference: all states, all pages, never search (I7)."""
+        return self._first(
+            account,
+            self._client.v1.invoices.list,
+            {"customer": customer},
+            lambda each: _id(each) if _metadata(each).get("request") == reference else None,
+        )
+
+    def add_item(self, account: str, facts: ItemFacts, key: str) -> Outcome[str]:
+        """Put one line on a draft; gives the item's id. The amount is sent as a whole number, rounded by us (I3)."""
+        month = Period.parse(facts.line.usage_period)
+        params: Any = {
+            "customer": facts.customer,
+            "invoice": facts.stripe_invoice,
+            "amount": facts.line.amount_minor,
+            "currency": facts.currency.lower(),
+            "description": facts.line.description,
+            "period": {
+                "start": int(month.starts_at.timestamp()),
+                "end": int((month.ends_at - timedelta(seconds=1)).timestamp()),
+            },
+            "metadata": {"line": facts.line.key},
+        }
+        if facts.taxes:
+            params["tax_behavior"] = "exclusive"
+            params["tax_code"] = facts.line.tax_code
+        options = _options(account, key)
+        return self._call(account, lambda: _id(self._client.v1.invoice_items.create(params, options)))
+
+    def invoice(self, account: str, stripe_invoice: str) -> Outcome[RemoteInvoice | None]:
+        """Read an invoice; None where it was deleted in Stripe."""
+        options = _options(account)
+
+        def read() -> RemoteInvoice | None:
+            try:
+                found = self._client.v1.invoices.retrieve(stripe_invoice, options=options)
+            except stripe.InvalidRequestError as error:
+                if error.http_status == 404 and error.code == "resource_missing":
+                    return None
+                raise
+            return None if getattr(found, "deleted", False) else _invoice(found)
+
+        return self._call(account, read)
+
+    def invoice_lines(self, account: str, stripe_invoice: str) -> Outcome[tuple[RemoteLine, ...]]:
+        """All lines of an invoice, all pages."""
+        pages = self._pages(
+            account,
+            lambda params, options: self._client.v1.invoices.line_items.list(stripe_invoice, params, options),
+            {},
+        )
+        lines: list[RemoteLine] = []
+        for page in pages:
+            match page:
+                case Ok(found):
+                    lines.extend(_line(each) for each in found)
+                case refusal:
+                    return refusal
+        return Ok(tuple(lines))
+
+    def schedule(
+        self, account: str, stripe_invoice: str, finalizes_at: datetime, due_at: datetime | None, key: str
+    ) -> Outcome[None]:
+        """The one last update: from here on Stripe finalises and sends the invoice by itself (I2)."""
+        params: Any = {"auto_advance": True, "automatically_finalizes_at": int(finalizes_at.timestamp())}
+        if due_at is not None:
+            params["due_date"] = int(due_at.timestamp())
+        options = _options(account, key)
+        return self._call(
+            account, lambda: _nothing(self._client.v1.invoices.update(stripe_invoice, params, options))
+        )
+
+    def _first(
+        self,
+        account: str,
+        lister: Callable[..., Any],
+        params: dict[str, Any],
+        take: Callable[[Any], _T | None],
+    ) -> Outcome[_T | None]:
+        for page in self._pages(account, lister, params):
+            match page:
+                case Ok(found):
+                    for each in found:
+                        if (taken := take(each)) is not None:
+                            return Ok(taken)
+                case refusal:
+                    return refusal
+        return Ok(None)
+
+    def _pages(
+        self, account: str, lister: Callable[..., Any], params: dict[str, Any]
+    ) -> Iterator[Outcome[list[Any]]]:
+        """Page by page, each admitted by itself; ends after the last page or the first refusal."""
+        after: dict[str, str] = {}
+        while True:
+            query = {**params, **after, "limit": PAGE_SIZE}
+            page = self._call(account, partial(lister, query, _options(account)))
+            if not isinstance(page, Ok):
+                yield page
+                return
+            found = list(page.value.data)
+            yield Ok(found)
+            if not page.value.has_more or not found:
+                return
+            after = {"starting_after": found[-1].id}
+
+    def _call(self, account: str, request: Callable[[], _T]) -> Outcome[_T]:
+        self._admit(account)
+        try:
+            return Ok(request())
+        except stripe.StripeError as error:
+            return _refusal(error)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return TemporaryFailure(f"Stripe's answer was not understood ({type(error).__name__})")
+
+
+def _refusal(error: stripe.StripeError) -> Refusal:
+    status = error.http_status
+    if isinstance(error, stripe.IdempotencyError):
+        return TemporaryFailure("the idempotency key was used with other content", key_is_spent=True)
+    if isinstance(error, stripe.APIConnectionError) or status is None:
+        return TemporaryFailure("Stripe could not be reached")
+    if isinstance(error, stripe.AuthenticationError):
+        return TemporaryFailure("Stripe does not accept our API key")
+    if isinstance(error, stripe.PermissionError) or _code(error) in _LOST_ACCOUNT:
+        return RefusedPermission(_reason(error))
+    if isinstance(error, stripe.RateLimitError) or status == 409 or status >= 500:
+        replayed = (error.headers or {}).get("idempotent-replayed") == "true"
+        return TemporaryFailure(f"Stripe answered {status}", key_is_spent=replayed)
+    return RefusedForGood(_reason(error))
+
+
+def _code(error: stripe.StripeError) -> str | None:
+    """Stripe's word for what is wrong; the library keeps it in one of two places."""
+    told = None if error.error is None else getattr(error.error, "code", None)
+    return error.code or told
+
+
+def _reason(error: stripe.StripeError) -> str:
+    told = error.user_message or "no reason given"
+    code = _code(error)
+    text = f"{code}: {told}" if code else told
+    return _KEY.sub("sk_…", text)[:REASON_CHARACTERS_MAX]
+
+
+def _options(account: str, key: str | None = None) -> stripe.RequestOptions:
+    options: stripe.RequestOptions = {"stripe_account": account}
+    if key is not None:
+        options["idempotency_key"] = key
+    return options
+
+
+def _metadata(found: Any) -> dict[str, str]:  # noqa: ANN401 (Stripe's objects are typed loosely)
+    return found.metadata.to_dict() if found.metadata else {}
+
+
+def _id(found: Any) -> str:  # noqa: ANN401 (same)
+    return str(found.id)
+
+
+def _nothing(_found: object) -> None:
+    return None
+
+
+def _customer(found: Any) -> Customer:  # noqa: ANN401 (same)
+    settings = getattr(found, "invoice_settings", None)
+    payment_method = settings is not None and settings.default_payment_method is not None
+    return Customer(
+        id=found.id, chargeable=payment_method or getattr(found, "default_source", None) is not None
+    )
+
+
+def _invoice(found: Any) -> RemoteInvoice:  # noqa: ANN401 (same)
+    error = getattr(found, "last_finalization_error", None)
+    finalizes_at = getattr(found, "automatically_finalizes_at", None)
+    collection: Collection = found.collection_method
+    return RemoteInvoice(
+        id=found.id,
+        status=found.status,
+        reference=_metadata(found).get("request"),
+        customer=str(found.customer),
+        currency=found.currency.upper(),
+        subtotal_minor=found.subtotal,
+        collection=collection,
+        auto_advance=bool(found.auto_advance),
+        finalizes_at=None if finalizes_at is None else datetime.fromtimestamp(finalizes_at, UTC),
+        tax_enabled=bool(found.automatic_tax.enabled),
+        tax_status=found.automatic_tax.status,
+        finalization_error=None if error is None else (getattr(error, "message", None) or "no reason given"),
+    )
+
+
+def _line(found: Any) -> RemoteLine:  # noqa: ANN401 (same)
+    details = found.parent.invoice_item_details if found.parent else None
+    return RemoteLine(
+        key=_metadata(found).get("line"),
+        item=None if details is None else details.invoice_item,
+        amount_minor=found.amount,
+        currency=found.currency.upper(),
+    )

@@ -1,0 +1,478 @@
+"""Invoices as rows: what is due, how far each came, and what was asked of Stripe.
+
+Each change of state is a compare-and-set on the row's present state and generation: of two invoicers that meet on
+one row, one wins and the other leaves it. Each outside step is a row of its own, written before the call with the
+idempotency key it will use, and again after it with Stripe's id (I7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import orjson
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, text
+
+from invoicing.lines import InvoiceLine
+from invoicing.news import RefusedNews
+from invoicing.plan import InvoiceTerms, ToBill
+from invoicing.setup_store import link_in_force
+from invoicing.states import State
+from schemas.identity import fact_id
+from schemas.statements import Statement, sha256_hex
+
+# Stripe keeps a key for at least 24 h; one older than this may have been forgotten, and then it protects nothing (I7).
+KEY_TRUST: Final = timedelta(hours=23)
+
+_LINES: Final = TypeAdapter(tuple[InvoiceLine, ...])
+_COLUMNS: Final = (
+    "id, statement_id, account_id, tenant_id, period, state, reason, generation, profile_id, stripe_account, "
+    "stripe_invoice, currency, subtotal_minor, terms, lines, send_at, due_at, attempts"
+)
+
+_NOT_PAUSED: Final = (
+    "not exists (select from stripe_links l where l.account_id = i.account_id "
+    "and l.unlinked_at is null and l.paused_at is not null)"
+)
+
+
+class Receipt(StrEnum):
+    """What became of the news that a statement closed."""
+
+    NEW = "new"
+    KNOWN = "known"
+    NO_TENANT = "no_tenant"  # unassigned usage: nobody to send an invoice to (I0)
+    NO_SUCH_STATEMENT = "no_such_statement"
+    OTHER_BYTES = "other_bytes"  # the event's hash is not the stored statement's
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceRow:
+    """An invoice as stored. `lines`, `terms` and what follows from them are set when drafting begins."""
+
+    id: UUID
+    statement_id: UUID | None
+    account_id: int
+    tenant_id: int
+    state: State
+    generation: int
+    stripe_account: str | None
+    stripe_invoice: str | None
+    currency: str
+    subtotal_minor: int | None
+    terms: InvoiceTerms | None
+    lines: tuple[InvoiceLine, ...]
+    send_at: datetime | None
+    due_at: datetime
+    attempts: int
+
+    @property
+    def reference(self) -> str:
+        """How Stripe's metadata names this invoice: a remade one has another generation."""
+        return f"{self.id}.{self.generation}"
+
+
+@dataclass(frozen=True, slots=True)
+class StatementFacts:
+    """A stored statement; `intact` is false where its bytes no longer match their hash."""
+
+    statement: Statement
+    generated_at: datetime
+    usage_cost: Decimal
+    currency: str
+    intact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One outside step: `result` is Stripe's id once `done`."""
+
+    name: str
+    idempotency_key: str
+    intended_at: datetime
+    result: str | None
+
+
+def receive_statement(
+    connection: Connection, statement_id: UUID, now: datetime, sha256: str | None = None
+) -> Receipt:
+    """Write the due row of a closed statement; any number of times gives one row (I0)."""
+    statement = connection.execute(
+        text("select kind, account_id, tenant_id, period, currency, sha256 from statements where id = :id"),
+        {"id": statement_id},
+    ).one_or_none()
+    if statement is None:
+        return Receipt.NO_SUCH_STATEMENT
+    if sha256 is not None and sha256 != statement.sha256:
+        return Receipt.OTHER_BYTES
+    if statement.kind != "tenant":
+        return Receipt.NO_TENANT
+    written = connection.execute(
+        text(
+            "insert into invoices (id, statement_id, account_id, tenant_id, period, state, currency, due_at, "
+            "received_at, changed_at) values (:id, :statement_id, :account_id, :tenant_id, :period, :state, :currency, "
+            ":now, :now, :now) on conflict (statement_id) do nothing"
+        ),
+        {
+            "id": fact_id("invoice", statement_id),
+            "statement_id": statement_id,
+            "account_id": statement.account_id,
+            "tenant_id": statement.tenant_id,
+            "period": statement.period,
+            "state": State.RECEIVED,
+            "currency": statement.currency,
+            "now": now,
+        },
+    )
+    return Receipt.NEW if written.rowcount else Receipt.KNOWN
+
+
+def due_accounts(connection: Connection, now: datetime) -> list[int]:
+    """Accounts with something to do now: rows to work on, or scheduled invoices to read."""
+    rows = connection.execute(
+        text(
+            f"select account_id from invoices i where state in ('received', 'drafting', 'drafted') and due_at <= :now "  # noqa: S608 (a constant)
+            f"and {_NOT_PAUSED} "
+            "union select account_id from invoices where state in ('scheduled', 'finalization_failed') "
+            "and due_at <= :now and send_at <= :now order by 1"
+        ),
+        {"now": now},
+    )
+    return [row.account_id for row in rows]
+
+
+def due_invoices(connection: Connection, account_id: int, now: datetime, rows_max: int) -> list[UUID]:
+    """An account's rows to work on now, longest due first; none while its Stripe link is paused."""
+    rows = connection.execute(
+        text(
+            "select id from invoices i where account_id = :account_id and due_at <= :now "  # noqa: S608 (same)
+            f"and state in ('received', 'drafting', 'drafted') and {_NOT_PAUSED} order by due_at, id limit :rows_max"
+        ),
+        {"account_id": account_id, "now": now, "rows_max": rows_max},
+    )
+    return [row.id for row in rows]
+
+
+def unread_invoices(
+    connection: Connection, account_id: int, now: datetime, *, due_only: bool, rows_max: int
+) -> list[UUID]:
+    """An account's scheduled invoices whose day has passed (I9); `due_only` leaves out those read a short while ago."""
+    rows = connection.execute(
+        text(
+            "select id from invoices where account_id = :account_id "
+            "and state in ('scheduled', 'finalization_failed') and send_at <= :now "
+            "and (not :due_only or due_at <= :now) order by due_at, id limit :rows_max"
+        ),
+        {"account_id": account_id, "now": now, "due_only": due_only, "rows_max": rows_max},
+    )
+    return [row.id for row in rows]
+
+
+def invoice_row(connection: Connection, invoice_id: UUID) -> InvoiceRow:
+    """One invoice.
+
+    Raises:
+        NoResultFound: there is none of that id.
+    """
+    row = connection.execute(
+        text(f"select {_COLUMNS} from invoices where id = :id"),  # noqa: S608 (a constant)
+        {"id": invoice_id},
+    ).one()
+    return InvoiceRow(
+        id=row.id,
+        statement_id=row.statement_id,
+        account_id=row.account_id,
+        tenant_id=row.tenant_id,
+        state=State(row.state),
+        generation=row.generation,
+        stripe_account=row.stripe_account,
+        stripe_invoice=row.stripe_invoice,
+        currency=row.currency,
+        subtotal_minor=row.subtotal_minor,
+        terms=None if row.terms is None else InvoiceTerms.model_validate(row.terms),
+        lines=() if row.lines is None else _LINES.validate_python(row.lines),
+        send_at=row.send_at,
+        due_at=row.due_at,
+        attempts=row.attempts,
+    )
+
+
+def statement_facts(connection: Connection, statement_id: UUID) -> StatementFacts:
+    """The statement an invoice is made from, as it was closed.
+
+    Raises:
+        NoResultFound: there is none of that id.
+    """
+    row = connection.execute(
+        text("select body, sha256, generated_at, usage_cost, currency from statements where id = :id"),
+        {"id": statement_id},
+    ).one()
+    body = bytes(row.body)
+    return StatementFacts(
+        statement=Statement.model_validate_json(body),
+        generated_at=row.generated_at,
+        usage_cost=row.usage_cost,
+        currency=row.currency,
+        intact=sha256_hex(body) == row.sha256,
+    )
+
+
+def move(
+    connection: Connection,
+    row: InvoiceRow,
+    state: State,
+    now: datetime,
+    *,
+    reason: str | None = None,
+    due_at: datetime | None = None,
+    changes: dict[str, Any] | None = None,
+) -> bool:
+    """Bring an invoice from the state it was read in to another. False: someone else moved it meanwhile."""
+    values = {"reason": reason, "due_at": due_at or now, **(changes or {})}
+    assignments = ", ".join(f"{column} = :{column}" for column in values)
+    moved = connection.execute(
+        text(
+            f"update invoices set state = :new_state, attempts = 0, changed_at = :now, {assignments} "  # noqa: S608 (names from code)
+            "where id = :id and state = :old_state and generation = :old_generation"
+        ),
+        {
+            **values,
+            "id": row.id,
+            "now": now,
+            "new_state": state,
+            "old_state": row.state,
+            "old_generation": row.generation,
+        },
+    )
+    return moved.rowcount == 1
+
+
+def begin_drafting(
+    connection: Connection, row: InvoiceRow, stripe_account: str, plan: ToBill, now: datetime
+) -> bool:
+    """Fix what the invoice will say, before Stripe hears of it. False: someone else moved the row."""
+    changes = {
+        "stripe_account": stripe_account,
+        "profile_id": plan.profile_id,
+        "subtotal_minor": plan.subtotal_minor,
+        "send_at": plan.send_at,
+    }
+    if not move(connection, row, State.DRAFTING, now, changes=changes):
+        return False
+    lines = orjson.dumps([line.model_dump(mode="json") for line in plan.lines]).decode()
+    connection.execute(
+        text(
+            "update invoices set terms = cast(:terms as jsonb), lines = cast(:lines as jsonb) where id = :id"
+        ),
+        {"id": row.id, "terms": plan.terms.model_dump_json(), "lines": lines},
+    )
+    return True
+
+
+def note(connection: Connection, row: InvoiceRow, notice: str | None, stripe_invoice: str) -> None:
+    """Keep the draft's id on the row, and what went otherwise than the profile asked."""
+    connection.execute(
+        text("update invoices set notice = :notice, stripe_invoice = :stripe_invoice where id = :id"),
+        {"id": row.id, "notice": notice, "stripe_invoice": stripe_invoice},
+    )
+
+
+def postpone(connection: Connection, row: InvoiceRow, wait: timedelta, reason: str, now: datetime) -> None:
+    """Keep the row and try it later (I8)."""
+    connection.execute(
+        text(
+            "update invoices set due_at = :due_at, attempts = attempts + 1, reason = :reason, changed_at = :now "
+            "where id = :id and state = :state"
+        ),
+        {"id": row.id, "state": row.state, "due_at": now + wait, "reason": reason, "now": now},
+    )
+
+
+def intend(connection: Connection, row: InvoiceRow, names: Iterable[str], now: datetime) -> dict[str, Step]:
+    """Write down the steps about to be taken, each with its idempotency key; what was written before stands."""
+    wanted = [
+        {"id": row.id, "step": _step(row, name), "key": _key(row, name, 1), "now": now} for name in names
+    ]
+    connection.execute(
+        text(
+            "insert into invoice_steps (invoice_id, step, idempotency_key, intended_at) "
+            "values (:id, :step, :key, :now) on conflict (invoice_id, step) do nothing"
+        ),
+        wanted,
+    )
+    return steps(connection, row)
+
+
+def steps(connection: Connection, row: InvoiceRow) -> dict[str, Step]:
+    """The steps of the invoice's present generation, by name."""
+    rows = connection.execute(
+        text(
+            "select step, idempotency_key, intended_at, result from invoice_steps "
+            "where invoice_id = :id and step like :prefix"
+        ),
+        {"id": row.id, "prefix": f"{row.generation}.%"},
+    )
+    found = (
+        Step(each.step.split(".", 1)[1], each.idempotency_key, each.intended_at, each.result) for each in rows
+    )
+    return {step.name: step for step in found}
+
+
+def finish_step(connection: Connection, row: InvoiceRow, step: Step, result: str, now: datetime) -> bool:
+    """Write down Stripe's id for a step. False: someone else finished it, or took another key."""
+    finished = connection.execute(
+        text(
+            "update invoice_steps set done_at = :now, result = :result "
+            "where invoice_id = :id and step = :step and idempotency_key = :key and done_at is null"
+        ),
+        {
+            "id": row.id,
+            "step": _step(row, step.name),
+            "key": step.idempotency_key,
+            "result": result,
+            "now": now,
+        },
+    )
+    return finished.rowcount == 1
+
+
+def renew_key(connection: Connection, row: InvoiceRow, step: Step, now: datetime) -> Step | None:
+    """Give an unfinished step a fresh idempotency key. None: someone else did, or finished it."""
+    tried = int(step.idempotency_key.rsplit(".", 1)[1])
+    fresh = _key(row, step.name, tried + 1)
+    renewed = connection.execute(
+        text(
+            "update invoice_steps set idempotency_key = :fresh, intended_at = :now "
+            "where invoice_id = :id and step = :step and idempotency_key = :key and done_at is null"
+        ),
+        {
+            "id": row.id,
+            "step": _step(row, step.name),
+            "key": step.idempotency_key,
+            "fresh": fresh,
+            "now": now,
+        },
+    )
+    return Step(step.name, fresh, now, None) if renewed.rowcount else None
+
+
+def record_fee(
+    connection: Connection,
+    row: InvoiceRow,
+    amount: Decimal,
+    evidence: Literal["sent", "assumed"],
+    now: datetime,
+) -> None:
+    """Charge the account its phantom fee for this statement's invoice, once (I6)."""
+    connection.execute(
+        text(
+            "insert into phantom_fees (statement_id, account_id, tenant_id, period, stripe_invoice, amount, currency, "
+            "evidence, made_at) select statement_id, account_id, tenant_id, period, stripe_invoice, :amount, currency, "
+            ":evidence, :now from invoices where id = :id on conflict (statement_id) do nothing"
+        ),
+        {"id": row.id, "amount": amount, "evidence": evidence, "now": now},
+    )
+
+
+def refuse_event(
+    connection: Connection,
+    topic: str,
+    partition: int,
+    kafka_offset: int,
+    refusal: RefusedNews,
+    key: bytes | None,
+    value: bytes | None,
+    now: datetime,
+) -> None:
+    """Keep an event that could not be taken, where people see it; the same event again changes nothing."""
+    connection.execute(
+        text(
+            "insert into refused_events (topic, partition, kafka_offset, reason, detail, key, value, refused_at) "
+            "values (:topic, :partition, :kafka_offset, :reason, :detail, :key, :value, :now) "
+            "on conflict (topic, partition, kafka_offset) do nothing"
+        ),
+        {
+            "topic": topic,
+            "partition": partition,
+            "kafka_offset": kafka_offset,
+            "reason": refusal.reason,
+            "detail": refusal.detail,
+            "key": key,
+            "value": value,
+            "now": now,
+        },
+    )
+
+
+def retry(connection: Connection, statement_id: UUID, now: datetime) -> State | None:
+    """Someone says: try that one again. Gives the state it goes on from; None: it is not one that can be retried.
+
+    A waiting row is due at once. A blocked one is decided anew; a held or unfinalised one is compared and scheduled
+    again; a failed one goes on with fresh keys; a deleted one is made anew, under a new generation (I9).
+    """
+    invoice_id = connection.scalar(
+        text("select id from invoices where statement_id = :id for update"), {"id": statement_id}
+    )
+    if invoice_id is None:
+        return None
+    row = invoice_row(connection, invoice_id)
+    target = _goes_on_from(connection, row)
+    if target is None:
+        return None
+    anew = {"generation": row.generation + 1, "stripe_invoice": None, "notice": None}
+    move(connection, row, target, now, changes=anew if _is_made_anew(row, target) else {})
+    _distrust_keys(connection, row, now)
+    return target
+
+
+def _goes_on_from(connection: Connection, row: InvoiceRow) -> State | None:
+    match row.state:
+        case State.RECEIVED | State.DRAFTING | State.DRAFTED:
+            return row.state
+        case State.BLOCKED | State.FAILED:
+            return _where_it_stood(connection, row)
+        case State.HELD | State.FINALIZATION_FAILED:
+            return State.DRAFTED
+        case State.DELETED:
+            return State.RECEIVED
+        case _:
+            return None
+
+
+def _where_it_stood(connection: Connection, row: InvoiceRow) -> State:
+    """Where a stopped row goes on: from the decision, or, once its lines were fixed, from its draft.
+
+    A draft that stayed in another Stripe account never sends itself, unless it was perhaps scheduled there.
+    """
+    if not row.lines:
+        return State.RECEIVED
+    link = link_in_force(connection, row.account_id)
+    moved_house = link is not None and link.stripe_account != row.stripe_account
+    perhaps_scheduled = any(name.startswith("schedule:") for name in steps(connection, row))
+    return State.RECEIVED if moved_house and not perhaps_scheduled else State.DRAFTING
+
+
+def _is_made_anew(row: InvoiceRow, target: State) -> bool:
+    return row.state is State.DELETED or (bool(row.lines) and target is State.RECEIVED)
+
+
+def _distrust_keys(connection: Connection, row: InvoiceRow, now: datetime) -> None:
+    """Make unfinished steps find out what was done and take a fresh key: the old one may replay its refusal."""
+    connection.execute(
+        text("update invoice_steps set intended_at = :long_ago where invoice_id = :id and done_at is null"),
+        {"id": row.id, "long_ago": now - KEY_TRUST},
+    )
+
+
+def _step(row: InvoiceRow, name: str) -> str:
+    return f"{row.generation}.{name}"
+
+
+def _key(row: InvoiceRow, name: str, tried: int) -> str:
+    return f"{row.id}.{row.generation}.{name}.{tried}"

@@ -1,0 +1,133 @@
+"""Setting up and running: migrate, bootstrap, worker, invoicer, sandbox."""
+
+from __future__ import annotations
+
+import threading
+from typing import Annotated, Final
+
+import typer
+from prometheus_client import start_http_server
+from sqlalchemy import Engine, text
+
+import types
+
+import_store = types.SimpleNamespace()
+from invoicing.sandbox.server import Sandbox
+from pipeline.cli import session
+from pipeline.cli.output import AsJson, Refused, period_argument, say, show_one
+from pipeline.database import migrate as migrate_database
+try:
+    from pipeline.invoicer import run_invoicer
+except ImportError: pass
+from pipeline.jobs import running_jobs
+from pipeline.logs import configure_logs
+from pipeline.position_store import database_now
+from pipeline.settings import Settings
+from pipeline.signals import stop_on_signals
+from pipeline.worker import run_worker
+from schemas.periods import Period
+
+_bootstrap_poll_seconds: Final = 2.0
+_months_back_max: Final = 14  # 400 days: nothing older can be posted (L6)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this subject."""
+    app.command()(migrate)
+    bootstrap = typer.Typer(
+        no_args_is_help=True, help="The time before the first worker runs: history may be imported."
+    )
+    bootstrap.command("status")(bootstrap_status)
+    bootstrap.command("finish")(bootstrap_finish)
+    app.add_typer(bootstrap, name="bootstrap")
+    app.command()(worker)
+    app.command()(invoicer)
+    app.command()(sandbox)
+
+
+def migrate() -> None:
+    """Bring the database's schema up to this version; safe to repeat and beside running workers."""
+    with session.database("migrate") as engine:
+        migrate_database(engine)
+    say("the schema is up to date")
+
+
+def bootstrap_status(as_json: AsJson = False) -> None:
+    """Show whether the installation still takes history with its own times."""
+    with session.transaction("bootstrap status") as connection:
+        row = connection.execute(text("select state, bootstrap_finished_at from installation")).one()
+    show_one(row, as_json=as_json, title="installation")
+
+
+def bootstrap_finish(
+    first_period: Annotated[
+        str | None,
+        typer.Option(
+            help="The first month to bill, such as 2026-10; records older than it are quarantined. Default: this month."
+        ),
+    ] = None,
+) -> None:
+    """End the bootstrap, one-way: from here on every change is made at the present instant, and workers consume."""
+    months_ahead = session.settings().months_ahead
+    with session.transaction("bootstrap finish") as connection:
+        now = database_now(connection)
+        month = period_argument(first_period) if first_period else Period.of(now)
+        if not Period.of(now).plus(-_months_back_max) <= month <= Period.of(now):
+            raise Refused(
+                f"the first month must lie within the last {_months_back_max} months, and not ahead"
+            )
+        while month <= Period.of(now).plus(months_ahead):
+            connection.execute(text("select make_period(:first_day)"), {"first_day": month.first_day})
+            month = month.next()
+        import_store.finish_bootstrap(connection, now)
+    say("bootstrap finished: history is closed, workers may consume")
+
+
+def worker() -> None:
+    """Consume call records and SIP events, and do the jobs around them (resolver, month close, relay) until SIGTERM."""
+    settings = _service_settings()
+    with session.database("worker") as engine:
+        _wait_for_bootstrap(engine)
+        with running_jobs(settings, engine):
+            run_worker(settings, engine)
+
+
+def invoicer() -> None:
+    """Turn statement-closed events into Stripe invoices until SIGTERM."""
+    settings = _service_settings()
+    stop = threading.Event()
+    with session.database("invoicer") as engine, stop_on_signals(stop):
+        run_invoicer(settings, engine, stop)
+
+
+def sandbox(
+    port: Annotated[int, typer.Option(help="TCP port on 127.0.0.1; 0 takes a free one.")] = 12111,
+) -> None:
+    """Run the Stripe sandbox: a stateful stand-in for Stripe on loopback, for trying things without an account."""
+    stop = threading.Event()
+    with stop_on_signals(stop), Sandbox(port).start() as running:
+        say(f"Stripe sandbox on {running.url}")
+        stop.wait()
+
+
+def _service_settings() -> Settings:
+    settings = session.settings()
+    configure_logs(settings.log_level)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, settings.metrics_host)
+    return settings
+
+
+def _wait_for_bootstrap(engine: Engine) -> None:
+    """Workers do not consume while history may still be written (A8)."""
+    told = False
+    while True:
+        with engine.connect() as connection:
+            if connection.execute(text("select state = 'running' from installation")).scalar_one():
+                return
+        if not told:
+            say(
+                "waiting: the installation is in the state bootstrap; `tenant-billing bootstrap finish` ends it"
+            )
+            told = True
+        threading.Event().wait(_bootstrap_poll_seconds)

@@ -1,0 +1,114 @@
+"""What comes in and what became of it: publish, held, quarantine, conservation."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import orjson
+import typer
+
+from pipeline.cli import session
+from pipeline.cli.output import AsJson, Refused, print_json, progress, say, show, show_one
+from pipeline.publisher import PublishReport, publish_lines
+from rollup import reading_store
+
+_rows_max = 1000
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this subject."""
+    app.command()(publish)
+    held = typer.Typer(no_args_is_help=True, help="Records that wait for their tenant to be told.")
+    held.command("list")(held_list)
+    app.add_typer(held, name="held")
+    quarantine = typer.Typer(
+        no_args_is_help=True, help="Records that could not be read or must not be posted."
+    )
+    quarantine.command("list")(quarantine_list)
+    app.add_typer(quarantine, name="quarantine")
+    app.command()(conservation)
+
+
+def publish(
+    topic: Annotated[str, typer.Argument(help="The topic, such as calls.raw.")],
+    file: Annotated[str, typer.Argument(help="A file of JSON lines, or - for standard input.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Send JSON lines to a topic and say how many the broker acknowledged; keys are the call ids."""
+    if file == "-":
+        report = _publish(topic, sys.stdin.buffer, None)
+    elif not Path(file).is_file():
+        raise Refused(f"no such file: {file}")
+    else:
+        with Path(file).open("rb") as lines:
+            report = _publish(topic, lines, sum(1 for line in Path(file).open("rb") if line.strip()))
+    if as_json:
+        print_json(report)
+    else:
+        say(f"{report.acknowledged} of {report.sent} records were acknowledged")
+    if report.failed:
+        raise Refused(
+            f"{report.failed} records were not acknowledged: {report.first_error or 'the broker did not answer'}"
+        )
+
+
+def held_list(*, as_json: AsJson = False) -> None:
+    """List held records with what they wait for, oldest first."""
+    with session.transaction("held list") as connection:
+        rows = reading_store.held(connection, _rows_max)
+    show(rows, as_json=as_json, title="held records", empty="none")
+
+
+def quarantine_list(
+    *,
+    reason: Annotated[str | None, typer.Option(help="Only this reason, such as unreadable.")] = None,
+    account: Annotated[str | None, typer.Option(help="Only this account, by its code.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Replayed and discarded ones too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List records in quarantine, oldest first."""
+    with session.transaction("quarantine list") as connection:
+        rows = reading_store.quarantined(
+            connection, reason=reason, account=account, state=None if everything else "open", limit=_rows_max
+        )
+    show(rows, as_json=as_json, title="quarantine", empty="nothing")
+
+
+def conservation(*, as_json: AsJson = False) -> None:
+    """Show that received = posted + duplicate + held + quarantined + ignored + context; exit code 1 if it does not hold."""
+    with session.transaction("conservation") as connection:
+        line = reading_store.conservation(connection)
+        counts = reading_store.outcome_counts(connection)
+    if as_json:
+        print_json({**line._asdict(), "holds": line.holds, "outcomes": [each._asdict() for each in counts]})
+    else:
+        show(counts, as_json=False, title="outcomes")
+        show_one(line, as_json=False, title="conservation")
+    if not line.holds:
+        raise Refused("the counts are not those of the tables")
+
+
+def _publish(topic: str, lines: BinaryIO, total: int | None) -> PublishReport:
+    with progress(f"publishing to {topic}", total) as advance:
+        shown = 0
+
+        def told(sent: int, _acknowledged: int) -> None:
+            nonlocal shown
+            advance(sent - shown)
+            shown = sent
+
+        servers = session.settings().kafka_bootstrap_servers
+        return publish_lines(servers, topic, lines, key_of=_call_id, progress=told)
+
+
+def _call_id(line: bytes) -> bytes | None:
+    """The call id of a record, so that the records of one call keep their order; None where it cannot be told."""
+    try:
+        record = orjson.loads(line)
+        call_id = record.get("call_id") or record.get("id")
+    except (orjson.JSONDecodeError, AttributeError):
+        return None
+    return call_id.encode() if isinstance(call_id, str) else None

@@ -1,0 +1,265 @@
+"""From a message's bytes to what is to be written about it: decode, attribute, check, rate. Pure.
+
+Each message of a batch becomes one `Item`. Nothing here knows duplicates, months' states or the database: that is
+the posting transaction's (pipeline/posting.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple, assert_never
+
+from attribution.attribute import Attributed, Held, InputRules, Unattributed, attribute
+from attribution.directory import Directory
+from rollup.plausible import implausible
+from rollup.rate import Rated, Unrated, rate
+from rollup.tariffs import Tariffs
+from rollup.terms import AccountTerms, unowned
+
+from rollup.ledger import UsageRow, content_id
+from rollup.posting_store import HeldRow, QuarantineRow
+from schemas.decoded import Decoded, Ignored, Rejected
+from schemas.formats.canonical import decode_call, decode_sip
+from schemas.identity import record_key
+from schemas.network import Address
+from schemas.numbers import dialled
+from schemas.periods import Period
+from schemas.records import CallRecord, SipEvent
+
+_DECODERS: Final = {("calls", "canonical"): decode_call, ("sip", "canonical"): decode_sip}
+
+
+class Message(NamedTuple):
+    """A Kafka record with what billing needs of it; `received_at` is Kafka's timestamp (never the worker's clock)."""
+
+    offset: int
+    received_at: datetime
+    key: bytes | None
+    value: bytes | None
+
+
+class SipContextRow(NamedTuple):
+    """A SIP event that is kept; fields as columns of `sip_contexts`, in the order they are copied."""
+
+    received_at: datetime
+    call_id: str
+    observed_at: datetime
+    source_ip: Address
+    x_tenant: str | None
+    cseq: int
+    switch: str
+    position_id: int
+    kafka_offset: int
+
+
+Outcome = UsageRow | HeldRow | QuarantineRow | SipContextRow | Ignored
+
+
+class Item(NamedTuple):
+    """One message and what it came to; `message` is kept so that a record the database refuses can be quarantined."""
+
+    message: Message
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was true up to `as_of`: who owned what, and what it cost."""
+
+    directory: Directory
+    tariffs: Tariffs
+    terms: Mapping[int, AccountTerms]
+    oldest: Period
+
+    @property
+    def as_of(self) -> datetime:
+        """The instant up to which the snapshot is complete (A7)."""
+        return self.directory.as_of
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How one partition's messages are read: which decoder, and which rules hold for its records."""
+
+    position_id: int
+    kind: str
+    format: str
+    rules: InputRules
+    sip_wait: timedelta
+
+
+def decode(spec: InputSpec, messages: Iterable[Message]) -> list[tuple[Message, Decoded]]:
+    """Read each message; nothing raises, whatever the bytes."""
+    decoder = _DECODERS[spec.kind, spec.format]
+    return [(message, decoder(message.value)) for message in messages]
+
+
+def latest_start(decoded: Iterable[tuple[Message, Decoded]]) -> datetime | None:
+    """The latest `started_at` of a batch: a snapshot older than that must be refreshed first (A7)."""
+    return max((record.started_at for _, record in decoded if isinstance(record, CallRecord)), default=None)
+
+
+def prepare(spec: InputSpec, decoded: Sequence[tuple[Message, Decoded]], snapshot: Snapshot) -> list[Item]:
+    """What is to be written about each message, in the batch's order."""
+    return [Item(message, _outcome(spec, message, what, snapshot)) for message, what in decoded]
+
+
+def _outcome(spec: InputSpec, message: Message, what: Decoded, snapshot: Snapshot) -> Outcome:
+    match what:
+        case CallRecord():
+            return _call(spec, message, what, snapshot)
+        case SipEvent():
+            return _sip(spec, message, what)
+        case Rejected(reason, detail):
+            return quarantined(spec.position_id, message, reason, detail)
+        case Ignored():
+            return what
+        case _:
+            assert_never(what)
+
+
+def _call(spec: InputSpec, message: Message, record: CallRecord, snapshot: Snapshot) -> Outcome:
+    attribution = attribute(record, snapshot.directory, spec.rules)
+    if isinstance(attribution, Held):
+        return held_row(spec, message, record, attribution)
+    return usage(spec, message, record, attribution, snapshot)
+
+
+def usage(
+    spec: InputSpec,
+    message: Message,
+    record: CallRecord,
+    attribution: Attributed | Unattributed,
+    snapshot: Snapshot,
+) -> UsageRow | QuarantineRow:
+    """The ledger row of a record whose tenant is decided, or why it must not be posted (L6, L8)."""
+    account_id = attribution.account_id
+    terms = _terms(account_id, spec, snapshot)
+    refusal = implausible(record, terms, message.received_at, snapshot.oldest)
+    if refusal is not None:
+        return quarantined(
+            spec.position_id, message, refusal.reason, refusal.detail, account_id, record.started_at
+        )
+    match rate(record, terms, snapshot.tariffs):
+        case Unrated(detail):
+            return quarantined(spec.position_id, message, "unrated", detail, account_id, record.started_at)
+        case Rated() as rated:
+            return _usage_row(spec, message, record, attribution, rated, terms.home_country)
+
+
+def _usage_row(
+    spec: InputSpec,
+    message: Message,
+    record: CallRecord,
+    attribution: Attributed | Unattributed,
+    rated: Rated,
+    home_country: str,
+) -> UsageRow:
+    tenant_id, reason = (
+        (attribution.tenant_id, None) if isinstance(attribution, Attributed) else (None, attribution.reason)
+    )
+    return UsageRow(
+        started_date=record.started_at.date(),
+        key=record_key(record.switch, record.id),
+        content=content_id(record),
+        account_id=attribution.account_id,
+        tenant_id=tenant_id,
+        usage_class=rated.usage_class,
+        rule=attribution.rule,
+        reason=reason,
+        assignment_id=attribution.assignment_id,
+        tariff_id=rated.tariff_id,
+        header_ignored=attribution.header_ignored or None,
+        switch=record.switch,
+        record_id=record.id,
+        call_id=record.call_id,
+        service=record.service,
+        direction=record.direction,
+        from_number=record.from_number,
+        to_number=dialled(record.to_number, home_country) if record.to_number else None,
+        source_ip=record.source_ip,
+        x_tenant=record.x_tenant or None,
+        started_at=record.started_at,
+        answered_at=record.answered_at,
+        ended_at=record.ended_at,
+        answered=rated.answered,
+        answered_seconds=rated.answered_seconds,
+        billed_seconds=rated.billed_seconds,
+        cost=rated.cost,
+        currency=rated.currency,
+        received_at=message.received_at,
+        position_id=spec.position_id,
+        kafka_offset=message.offset,
+    )
+
+
+def held_row(spec: InputSpec, message: Message, record: CallRecord, held: Held) -> HeldRow:
+    """A record that waits: for its instant to come, or for SIP events (A7, A10)."""
+    until = record.started_at if held.reason == "clock_ahead" else message.received_at + spec.sip_wait
+    assert message.value is not None
+    return HeldRow(
+        started_date=record.started_at.date(),
+        key=record_key(record.switch, record.id),
+        content=content_id(record),
+        reason=held.reason,
+        hold_until=until,
+        call_id=record.call_id,
+        switch=record.switch,
+        record_id=record.id,
+        started_at=record.started_at,
+        received_at=message.received_at,
+        position_id=spec.position_id,
+        kafka_offset=message.offset,
+        value=message.value,
+    )
+
+
+def _sip(spec: InputSpec, message: Message, event: SipEvent) -> SipContextRow:
+    return SipContextRow(
+        received_at=message.received_at,
+        call_id=event.call_id,
+        observed_at=event.observed_at,
+        source_ip=event.source_ip,
+        x_tenant=event.x_tenant,
+        cseq=event.cseq,
+        switch=event.switch,
+        position_id=spec.position_id,
+        kafka_offset=message.offset,
+    )
+
+
+def quarantined(
+    position_id: int,
+    message: Message,
+    reason: str,
+    detail: str,
+    account_id: int | None = None,
+    started_at: datetime | None = None,
+) -> QuarantineRow:
+    """A message that is kept and not posted."""
+    return QuarantineRow(
+        position_id=position_id,
+        kafka_offset=message.offset,
+        ordinal=0,
+        received_at=message.received_at,
+        reason=reason,
+        detail=detail or reason,
+        account_id=account_id,
+        started_at=started_at,
+        key=message.key,
+        value=message.value,
+    )
+
+
+def _terms(account_id: int | None, spec: InputSpec, snapshot: Snapshot) -> AccountTerms:
+    """An account's terms; for usage that no account owns, those of the input's home country."""
+    if account_id is not None:
+        return snapshot.terms[account_id]
+    return unowned(spec.rules.home_country)
+
+
+def kafka_instant(milliseconds: int) -> datetime:
+    """A Kafka timestamp as an instant; exact, where floating-point seconds would not be."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)

@@ -1,0 +1,133 @@
+"""What goes into the ledger, and what makes it the same record again (L1, L2).
+
+A `UsageRow` is one line of the ledger but for its posting period, which only the posting transaction knows (L5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from schemas.identity import fact_id
+from schemas.network import Address
+from schemas.records import CallRecord
+
+_MIDNIGHT_MARGIN: Final = timedelta(minutes=5)
+
+
+class UsageRow(NamedTuple):
+    """One record as the ledger keeps it; the fields are columns of `usage_records`, in the order they are copied."""
+
+    started_date: date
+    key: UUID
+    content: UUID
+    account_id: int | None
+    tenant_id: int | None
+    usage_class: str
+    rule: str
+    reason: str | None
+    assignment_id: int | None
+    tariff_id: int | None
+    header_ignored: str | None
+    switch: str
+    record_id: str
+    call_id: str | None
+    service: str
+    direction: str
+    from_number: str | None
+    to_number: str | None
+    source_ip: Address | None
+    x_tenant: str | None
+    started_at: datetime
+    answered_at: datetime | None
+    ended_at: datetime | None
+    answered: bool
+    answered_seconds: Decimal
+    billed_seconds: int
+    cost: Decimal
+    currency: str
+    received_at: datetime
+    position_id: int
+    kafka_offset: int
+
+    @property
+    def identity(self) -> Identity:
+        """What the ledger's unique index holds."""
+        return Identity(self.started_date, self.key)
+
+
+class Identity(NamedTuple):
+    """A record's place in the ledger's unique index: the UTC date it started on, and its key (L1)."""
+
+    started_date: date
+    key: UUID
+
+
+class UsageGroup(NamedTuple):
+    """What one row of monthly usage adds up, but for its writer's shard."""
+
+    period: date
+    usage_period: date
+    account_id: int | None
+    tenant_id: int | None
+    usage_class: str
+    currency: str
+
+
+class UsageSums(NamedTuple):
+    """The sums of one group; every record is an attempt, every answered one a call."""
+
+    attempts: int
+    calls: int
+    answered_seconds: Decimal
+    billed_seconds: int
+    cost: Decimal
+
+
+def content_id(record: CallRecord) -> UUID:
+    """A hash of what matters for attribution, class, quantity and cost (L2): nothing else makes a record another."""
+    return fact_id(
+        record.service,
+        record.direction,
+        record.call_id,
+        record.to_number,
+        record.source_ip,
+        record.x_tenant,
+        record.started_at,
+        record.answered_at,
+        record.ended_at,
+        _shortest(record.answered_seconds),
+        record.billed_seconds,
+        _shortest(record.cost),
+        record.currency,
+    )
+
+
+def nearby_midnight(started_at: datetime) -> date | None:
+    """The date that begins at the UTC midnight within five minutes of an instant, if there is one (L1)."""
+    after = (started_at + _MIDNIGHT_MARGIN).date()
+    return after if after != (started_at - _MIDNIGHT_MARGIN).date() else None
+
+
+def sums_of(rows: Iterable[UsageRow], posting_period: Mapping[date, date]) -> dict[UsageGroup, UsageSums]:
+    """Rows added up by group; `posting_period` says for each month of `started_at` where it is posted (L5)."""
+    sums: dict[UsageGroup, list[int | Decimal]] = {}
+    for row in rows:
+        month = row.started_date.replace(day=1)
+        group = UsageGroup(
+            posting_period[month], month, row.account_id, row.tenant_id, row.usage_class, row.currency
+        )
+        total = sums.setdefault(group, [0, 0, Decimal(0), 0, Decimal(0)])
+        total[0] += 1
+        total[1] += row.answered
+        total[2] += row.answered_seconds
+        total[3] += row.billed_seconds
+        total[4] += row.cost
+    return {group: UsageSums(*total) for group, total in sums.items()}  # type: ignore[arg-type]
+
+
+def _shortest(amount: Decimal | None) -> str | None:
+    return None if amount is None else format(amount.normalize(), "f")

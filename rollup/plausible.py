@@ -1,0 +1,87 @@
+"""Can this be true (L6).
+
+What cannot is quarantined and never repaired: a wrong clock or a lost hang-up must not become a bill.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from rollup.terms import AccountTerms
+from schemas.periods import Period, utc_text
+from schemas.records import CallRecord
+
+record_age_max: Final = timedelta(days=400)
+call_duration_max: Final = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a record must not be posted; `detail` for a person."""
+
+    reason: Literal["implausible", "too_old"]
+    detail: str
+
+
+def implausible(
+    record: CallRecord, terms: AccountTerms, received_at: datetime, oldest: Period
+) -> Refusal | None:
+    """Why a record must not be posted, or None where nothing speaks against it.
+
+    Args:
+        record: as the switch sent it.
+        terms: of the account it belongs to; its currency is the only one its records may carry.
+        received_at: the Kafka timestamp, by which age is measured.
+        oldest: the first month that exists in the ledger.
+    """
+    detail = _contradiction(record) or _too_long(record) or _foreign_currency(record, terms)
+    if detail:
+        return Refusal("implausible", detail)
+    detail = _too_old(record, received_at, oldest)
+    return Refusal("too_old", detail) if detail else None
+
+
+def _contradiction(record: CallRecord) -> str | None:
+    if record.ended_at is not None:
+        if record.answered_at is not None and record.ended_at < record.answered_at:
+            return "ended_at is before answered_at"
+        if record.ended_at < record.started_at:
+            return "ended_at is before started_at"
+    for field, value in (
+        ("answered_seconds", record.answered_seconds),
+        ("billed_seconds", record.billed_seconds),
+        ("cost", record.cost),
+    ):
+        if value is not None and value < 0:
+            return f"{field} is negative"
+    return None
+
+
+def _too_long(record: CallRecord) -> str | None:
+    first = min(record.started_at, record.answered_at or record.started_at)
+    if record.ended_at is not None and record.ended_at - first > call_duration_max:
+        return "it lasted longer than 24 hours"
+    seconds_max = call_duration_max.total_seconds()
+    for field, seconds in (
+        ("answered_seconds", record.answered_seconds),
+        ("billed_seconds", record.billed_seconds),
+    ):
+        if seconds is not None and seconds > seconds_max:
+            return f"{field} is more than 24 hours"
+    return None
+
+
+def _foreign_currency(record: CallRecord, terms: AccountTerms) -> str | None:
+    if record.currency is None or terms.currency is None or record.currency == terms.currency:
+        return None
+    return f"currency {record.currency} is not the account's {terms.currency}"
+
+
+def _too_old(record: CallRecord, received_at: datetime, oldest: Period) -> str | None:
+    if received_at - record.started_at > record_age_max:
+        return f"started {utc_text(record.started_at)}, more than {record_age_max.days} days before it was received"
+    if record.started_at < oldest.starts_at:
+        return f"started {utc_text(record.started_at)}, before the ledger's first month {oldest}"
+    return None

@@ -1,0 +1,228 @@
+"""Asked for once: whatever breaks, and wherever, a statement gives one whole invoice, and no partial one sends itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from invoicing import setup_store
+from invoicing.gateway import StripeGateway
+from invoicing.invoicer import Worked
+from invoicing.outcomes import Outcome
+from invoicing.states import State
+from invoicing.store import KEY_TRUST
+from schemas.identity import fact_id
+from tests.invoicing.builders import OUTBOUND, STRIPE_ACCOUNT, World, profile, usage, utc
+
+LINES = 4
+# find the customer, make it, begin the draft, each line, read the draft, read its lines, let it go
+CALLS = 3 + LINES + 3
+WHOLE = {f"{position}.2026-05": position * 1_00 for position in range(1, LINES + 1)}
+
+
+class Killed(BaseException):
+    """SIGKILL, as far as the code under test can tell: nothing of ours runs after it."""
+
+
+class DyingGateway(StripeGateway):
+    """Dies at its n-th call to Stripe, just before it or just after Stripe has done it."""
+
+    def __init__(self, url: str, dies_at: int, *, after: bool) -> None:
+        super().__init__("sk_test_sandbox", api_base=url, network_retries_max=0)
+        self.calls, self._dies_at, self._after = 0, dies_at, after
+
+    def _call(self, account: str, request: Callable[[], Any]) -> Outcome[Any]:
+        self.calls += 1
+        if self.calls == self._dies_at and not self._after:
+            raise Killed
+        outcome = super()._call(account, request)
+        if self.calls == self._dies_at:
+            raise Killed
+        return outcome
+
+
+@pytest.fixture
+def may(world: World) -> UUID:
+    """A statement whose invoice has four lines, of 1 to 4 dollars."""
+    products = [{**OUTBOUND, "price": str(position)} for position in range(1, LINES + 1)]
+    world.bill(world.tenant(), utc(2026, 5, 1), profile(*products))
+    return world.received(usage(seconds=60, cost="9"))
+
+
+def partial_invoices_that_send_themselves(world: World) -> Iterator[dict[str, Any]]:
+    for invoice in world.in_stripe():
+        if invoice["auto_advance"] and world.lines_in_stripe(invoice["id"]) != WHOLE:
+            yield invoice
+
+
+def assert_one_whole_invoice(world: World, statement_id: UUID) -> None:
+    sending = [invoice for invoice in world.in_stripe() if invoice["auto_advance"]]
+    assert [world.lines_in_stripe(invoice["id"]) for invoice in sending] == [WHOLE]
+    assert world.listed(statement_id).stripe_invoice == sending[0]["id"]
+    assert world.listed(statement_id).state == State.SCHEDULED
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("dies_at", range(1, CALLS + 1))
+def test_killed_at_any_call_to_stripe_another_invoicer_finishes_the_one_invoice(
+    world: World, may: UUID, dies_at: int, *, after: bool
+) -> None:
+    with pytest.raises(Killed):
+        world.work(may, DyingGateway(world.sandbox.url, dies_at, after=after))
+    assert list(partial_invoices_that_send_themselves(world)) == []
+    world.work(may)
+    assert_one_whole_invoice(world, may)
+    assert len(world.in_stripe()) == 1
+    assert len(world.sandbox.books(STRIPE_ACCOUNT).customers) == 1
+
+
+def test_an_invoice_takes_the_calls_that_these_tests_die_at(world: World, may: UUID) -> None:
+    gateway = DyingGateway(world.sandbox.url, 0, after=False)
+    world.work(may, gateway)
+    assert gateway.calls == CALLS
+
+
+@pytest.mark.parametrize("dies_at", range(1, CALLS + 1))
+def test_killed_and_resumed_after_the_keys_expired_what_was_done_is_found_by_listing(
+    world: World, may: UUID, dies_at: int
+) -> None:
+    with pytest.raises(Killed):
+        world.work(may, DyingGateway(world.sandbox.url, dies_at, after=True))
+    world.clock.move(world.clock() + timedelta(hours=25))
+    world.work(may)
+    assert_one_whole_invoice(world, may)
+    assert len(world.in_stripe()) == 1
+
+
+def test_a_key_is_distrusted_before_stripe_forgets_it() -> None:
+    assert timedelta(hours=24) > KEY_TRUST
+
+
+@pytest.mark.parametrize("commit", [False, True], ids=["request lost", "reply lost"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"action": "reset"},
+        {"action": "status", "status": 503},
+        {"action": "status", "status": 500, "saved": True},
+        {"action": "status", "status": 429},
+    ],
+    ids=["reset", "503", "500 kept", "429"],
+)
+@pytest.mark.parametrize("path", ["/v1/customers", "/v1/invoices$", "/v1/invoiceitems", "/v1/invoices/"])
+def test_any_request_may_fail_once_or_lose_its_reply(
+    world: World, may: UUID, path: str, fault: dict[str, Any], *, commit: bool
+) -> None:
+    world.sandbox.set_faults({**fault, "path": path, "commit": commit})
+    assert world.work(may) is Worked.LATER
+    world.work_until_settled(may)
+    assert_one_whole_invoice(world, may)
+    assert len(world.in_stripe()) == 1
+
+
+def test_the_library_itself_repeats_a_lost_request_under_the_same_key(world: World, may: UUID) -> None:
+    world.sandbox.set_faults({"action": "reset", "path": "/v1/invoices$", "commit": True})
+    assert world.work(may, world.gateway(network_retries_max=2)) is Worked.DONE
+    assert_one_whole_invoice(world, may)
+    assert len(world.in_stripe()) == 1
+
+
+def test_an_outage_keeps_the_row_and_waits_longer_each_time(world: World, may: UUID) -> None:
+    world.sandbox.set_faults(
+        *({"action": "status", "method": m, "status": 503, "times": None} for m in ("GET", "POST"))
+    )
+    waits = []
+    for _ in range(4):
+        assert world.work(may) is Worked.LATER
+        waits.append((world.listed(may).due_at - world.clock()).total_seconds())
+    assert waits == [5, 10, 20, 40]
+    assert world.listed(may).reason == "Stripe answered 503"
+
+
+def test_two_invoicers_at_once_ask_for_one_invoice(world: World, may: UUID) -> None:
+    world.sandbox.set_faults({"action": "slow", "path": "/v1/", "seconds": 0.02, "times": None, "rate": 0.5})
+
+    def work_it(_: int) -> None:
+        for _ in range(30):
+            if world.work(may) is Worked.DONE:
+                return
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work_it, range(4)))
+    world.work_until_settled(may)
+    assert_one_whole_invoice(world, may)
+    assert len(world.in_stripe()) == 1
+
+
+def test_an_account_that_shut_us_out_is_paused_and_the_others_go_on(world: World, may: UUID) -> None:
+    other = world.account("other", "acct_other")
+    world.bill(world.tenant("b.example.com", account_id=other), utc(2026, 5, 1))
+    theirs = world.received(usage(seconds=60, cost="9"), tenant="b.example.com", account="other")
+    world.sandbox.books(STRIPE_ACCOUNT).linked = False
+    assert world.work(may) is Worked.PAUSED
+    assert world.work(theirs) is Worked.DONE
+    paused = world.listed(may)
+    assert paused.paused_reason == "account_invalid: The provided key does not have access to this account."
+    assert (paused.state, world.listed(theirs).state) == (State.DRAFTING, State.SCHEDULED)
+    world.sandbox.books(STRIPE_ACCOUNT).linked = True
+    with world.engine.begin() as connection:
+        assert setup_store.resume_link(connection, world.account_id)
+    world.work(may)
+    assert_one_whole_invoice(world, may)
+
+
+def test_what_stripe_refuses_for_good_fails_with_its_reason_and_can_be_retried(
+    world: World, may: UUID
+) -> None:
+    with suppress(Killed):
+        world.work(may, DyingGateway(world.sandbox.url, 4, after=True))
+    (invoice,) = world.in_stripe()
+    customers = world.sandbox.books(STRIPE_ACCOUNT).customers
+    kept = dict(customers[invoice["customer"]])
+    world.sandbox.books(STRIPE_ACCOUNT).delete_customer(invoice["customer"])
+    world.work(may)
+    listed = world.listed(may)
+    assert (listed.state, str(listed.reason).split(":")[0]) == (State.FAILED, "resource_missing")
+    assert world.work(may) is Worked.DONE
+    customers[invoice["customer"]] = kept
+    assert world.retry(may) == State.DRAFTING
+    world.work(may)
+    assert_one_whole_invoice(world, may)
+
+
+def test_unlinked_while_drafting_nothing_more_is_asked_of_stripe(world: World, may: UUID) -> None:
+    with suppress(Killed):
+        world.work(may, DyingGateway(world.sandbox.url, 5, after=True))
+    with world.engine.begin() as connection:
+        setup_store.unlink_stripe(connection, world.account_id, world.clock())
+    asked = world.sandbox.requests
+    world.work(may)
+    assert (world.listed(may).reason, world.sandbox.requests) == ("unlinked", asked)
+    with world.engine.begin() as connection:
+        setup_store.link_stripe(connection, world.account_id, "acct_new", world.clock())
+    assert world.retry(may) == State.RECEIVED
+    world.work(may)
+    assert world.listed(may).state == State.SCHEDULED
+    assert [invoice["auto_advance"] for invoice in world.in_stripe()] == [False]
+    assert [invoice["auto_advance"] for invoice in world.in_stripe("acct_new")] == [True]
+
+
+def test_each_outside_step_was_written_down_before_and_after(world: World, may: UUID) -> None:
+    with suppress(Killed):
+        world.work(may, DyingGateway(world.sandbox.url, 5, after=True))
+    steps = {step.step: step.result is not None for step in world.explained(may).steps}
+    items = {f"1.item:{key}": key == "1.2026-05" for key in WHOLE}
+    assert steps == {"1.customer": True, "1.draft": True, **items, "1.item:2.2026-05": False}
+    with world.engine.begin() as connection:
+        key = connection.scalar(
+            text("select idempotency_key from invoice_steps where invoice_id = :id and step = '1.draft'"),
+            {"id": fact_id("invoice", may)},
+        )
+    assert key == f"{fact_id('invoice', may)}.1.draft.1"

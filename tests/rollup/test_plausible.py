@@ -1,0 +1,61 @@
+"""What cannot be true is never posted (L6)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from rollup.plausible import Refusal, implausible
+from schemas.periods import Period
+from tests.rollup.builders import US, at, call
+
+STARTED = at("2026-10-10T12:00:00")
+OLDEST = Period(2025, 1)
+
+
+def judged(**fields: Any) -> Refusal | None:
+    return implausible(call(**fields), US, STARTED + timedelta(hours=1), OLDEST)
+
+
+def test_an_ordinary_call_is_believed() -> None:
+    assert judged() is None
+    assert judged(ended_at=None, answered_at=None) is None
+    assert judged(currency="USD", cost="0", billed_seconds=0) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"ended_at": STARTED + timedelta(seconds=4)}, "ended_at is before answered_at"),
+        ({"answered_at": None, "ended_at": STARTED - timedelta(seconds=1)}, "ended_at is before started_at"),
+        ({"answered_seconds": "-0.001"}, "answered_seconds is negative"),
+        ({"billed_seconds": -1}, "billed_seconds is negative"),
+        ({"cost": "-0.01"}, "cost is negative"),
+        ({"ended_at": STARTED + timedelta(hours=24, microseconds=1)}, "it lasted longer than 24 hours"),
+        ({"answered_seconds": "86400.001"}, "answered_seconds is more than 24 hours"),
+        ({"billed_seconds": 86_401}, "billed_seconds is more than 24 hours"),
+        ({"currency": "EUR"}, "currency EUR is not the account's USD"),
+    ],
+)
+def test_a_contradiction_is_implausible_and_says_what_it_is(fields: dict[str, Any], detail: str) -> None:
+    assert judged(**fields) == Refusal("implausible", detail)
+
+
+def test_a_call_of_exactly_a_day_is_believed() -> None:
+    assert judged(ended_at=STARTED + timedelta(hours=24)) is None
+
+
+def test_a_record_older_than_400_days_when_received_is_too_old() -> None:
+    assert implausible(call(), US, STARTED + timedelta(days=400), OLDEST) is None
+    late = implausible(call(), US, STARTED + timedelta(days=400, microseconds=1), OLDEST)
+    assert late is not None
+    assert late.reason == "too_old"
+
+
+def test_a_record_before_the_ledgers_first_month_is_too_old() -> None:
+    early = implausible(call(), US, STARTED, Period(2026, 11))
+    assert early is not None
+    assert early.reason == "too_old"
+    assert implausible(call(), US, STARTED, Period(2026, 10)) is None
