@@ -49,8 +49,8 @@ class Directory:
 
     @classmethod
     def of(cls, as_of: datetime, rows: Changes, numbers: NumberColumns | None = None) -> Directory:
-        """A snapshot of rows; numbers by the million come as `numbers`, in any order."""
-        columns = (numbers or NumberColumns.of(())).sorted()
+        """A snapshot of rows; numbers by the million come as `numbers`, in any order, which this sorts."""
+        columns = (numbers or NumberColumns.of(())).sort()
         empty = cls(as_of, {}, _Tenants({}, {}, {}), NumberTable(columns), NetworkTable())
         return empty.refreshed(rows, as_of)
 

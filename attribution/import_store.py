@@ -141,7 +141,7 @@ def conflicts(connection: Connection, asset: Asset, instant: datetime) -> Iterat
         order by row"""  # noqa: S608 (names of this file)
     for row in connection.execute(text(query), {"instant": instant}):
         until = f" until {row.ended_at.isoformat()}" if row.ended_at else ""
-        reason = f"is account {row.code!r}'s already, from {row.made_at.isoformat()}{until}"
+        reason = f"belongs to account {row.code!r} already, from {row.made_at.isoformat()}{until}"
         yield Conflict(row.row, row.value, reason)
 
 
@@ -158,7 +158,7 @@ def foreign_overlaps(connection: Connection) -> Iterator[Conflict]:
         join accounts on accounts.id = other.account_id
         order by staged.row"""
     for row in connection.execute(text(query)):
-        yield Conflict(row.row, row.value, f"overlaps {row.other}, which is account {row.code!r}'s")
+        yield Conflict(row.row, row.value, f"overlaps {row.other}, which belongs to account {row.code!r}")
 
 
 def write_assignments(connection: Connection, asset: Asset, instant: datetime) -> Written:

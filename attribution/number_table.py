@@ -55,12 +55,13 @@ class NumberColumns:
         table = np.array(rows, dtype=np.int64).reshape(-1, len(fields(cls)))
         return cls(*(np.ascontiguousarray(column) for column in table.T))
 
-    def sorted(self) -> NumberColumns:
-        """The same assignments by number, then by `made_at`."""
-        if self._is_sorted():
-            return self
-        order = np.lexsort((self.made, self.numbers))
-        return NumberColumns(*(column[order] for column in self.each()))
+    def sort(self) -> NumberColumns:
+        """Put the assignments in order of number, then of `made_at`; in place, because there may be millions."""
+        if not self._is_sorted():
+            order = np.lexsort((self.made, self.numbers))
+            for column in self.each():
+                column[:] = column[order]
+        return self
 
     def each(self) -> tuple[Integers, ...]:
         """The columns, in the order of their fields."""
@@ -81,7 +82,7 @@ class NumberTable:
         columns: NumberColumns,
         overlay: Mapping[int, tuple[NumberAssignment, ...]] = _NOTHING_CHANGED,
     ) -> None:
-        """Wrap columns that are sorted (`NumberColumns.sorted`), and what changed since."""
+        """Wrap columns that are sorted (`NumberColumns.sort`), and what changed since."""
         self._columns = columns
         self._overlay = overlay
         self._search = columns.numbers.searchsorted
@@ -147,7 +148,7 @@ class NumberTable:
         changed.sort()
         nearest = np.minimum(changed.searchsorted(self._columns.numbers), len(changed) - 1)
         kept = changed[nearest] != self._columns.numbers
-        fresh = NumberColumns.of([each for history in self._overlay.values() for each in history]).sorted()
+        fresh = NumberColumns.of([each for history in self._overlay.values() for each in history]).sort()
         places = self._columns.numbers[kept].searchsorted(fresh.numbers)
         pairs = zip(self._columns.each(), fresh.each(), strict=True)
         return NumberTable(NumberColumns(*(np.insert(old[kept], places, new) for old, new in pairs)))

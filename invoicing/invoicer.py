@@ -17,7 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from invoicing import setup_store, store
+from invoicing import setup_store, steps_store, store
 from invoicing.gateway import StripeGateway
 from invoicing.outcomes import Ok, Outcome, Refusal, RefusedForGood, RefusedPermission, TemporaryFailure
 from invoicing.plan import Blocked, InvoiceTerms, NotBilled, NothingToBill, ToBill, plan_invoice
@@ -25,7 +25,8 @@ from invoicing.remote import Collection, Customer, DraftFacts, ItemFacts, Remote
 from invoicing.schedule import due_instant
 from invoicing.setup_store import StripeLink
 from invoicing.states import State
-from invoicing.store import InvoiceRow, Step
+from invoicing.steps_store import Step
+from invoicing.store import InvoiceRow
 from invoicing.verify import difference, tax_trouble
 
 AT_ONCE_DELAY: Final = timedelta(minutes=5)  # Stripe wants an instant ahead of it
@@ -125,6 +126,11 @@ class Invoicer:
         account = self._account(row)
         if account is None:
             return self._move(row, State.BLOCKED, reason="unlinked")
+        if (
+            row.stripe_invoice is not None
+            and _value(self.gateway.invoice(account, row.stripe_invoice)) is None
+        ):
+            return self._move(row, State.DELETED, reason="the draft was deleted in Stripe")
         terms = _set(row.terms)
         customer = self._customer(row, account)
         if customer is None:
@@ -184,7 +190,9 @@ class Invoicer:
     def _add_items(self, row: InvoiceRow, account: str, customer: str, stripe_invoice: str) -> None:
         taxes = _set(row.terms).taxes
         with self.engine.begin() as connection:
-            intended = store.intend(connection, row, [_item(line.key) for line in row.lines], self.clock())
+            intended = steps_store.intend(
+                connection, row, [_item(line.key) for line in row.lines], self.clock()
+            )
         for line in row.lines:
             if intended[_item(line.key)].result is None:
                 self._add_item(row, account, ItemFacts(customer, stripe_invoice, row.currency, line, taxes))
@@ -228,14 +236,14 @@ class Invoicer:
         due_at = due_instant(finalizes_at, _set(row.terms).terms_days) if sends else None
         name = f"schedule:{finalizes_at:%Y%m%dT%H%M%S}"
         with self.engine.begin() as connection:
-            step = store.intend(connection, row, [name], self.clock())[name]
+            step = steps_store.intend(connection, row, [name], self.clock())[name]
         outcome = self.gateway.schedule(account, remote.id, finalizes_at, due_at, step.idempotency_key)
         if isinstance(outcome, TemporaryFailure) and outcome.key_is_spent:
             step = self._renew(row, step)  # saying the same again does no harm
             outcome = self.gateway.schedule(account, remote.id, finalizes_at, due_at, step.idempotency_key)
         _value(outcome)
         with self.engine.begin() as connection:
-            store.finish_step(connection, row, step, remote.id, self.clock())
+            steps_store.finish_step(connection, row, step, remote.id, self.clock())
             changes = {"send_at": finalizes_at}
             look_at = finalizes_at + READ_DELAY
             if not store.move(
@@ -256,10 +264,10 @@ class Invoicer:
         `find` reads from Stripe's lists what an earlier try may have done.
         """
         with self.engine.begin() as connection:
-            step = store.intend(connection, row, [name], self.clock())[name]
+            step = steps_store.intend(connection, row, [name], self.clock())[name]
         if step.result is not None:
             return step.result
-        if self.clock() - step.intended_at >= store.KEY_TRUST:
+        if self.clock() - step.intended_at >= steps_store.KEY_TRUST:
             return self._take_afresh(row, step, call, find)
         outcome = call(step.idempotency_key)
         if isinstance(outcome, TemporaryFailure) and outcome.key_is_spent:
@@ -281,16 +289,16 @@ class Invoicer:
 
     def _renew(self, row: InvoiceRow, step: Step) -> Step:
         with self.engine.begin() as connection:
-            renewed = store.renew_key(connection, row, step, self.clock())
+            renewed = steps_store.renew_key(connection, row, step, self.clock())
         if renewed is None:
             raise _TakenError
         return renewed
 
     def _finish(self, row: InvoiceRow, step: Step, result: str) -> str:
         with self.engine.begin() as connection:
-            if store.finish_step(connection, row, step, result, self.clock()):
+            if steps_store.finish_step(connection, row, step, result, self.clock()):
                 return result
-            settled = store.steps(connection, row)[step.name].result
+            settled = steps_store.steps(connection, row)[step.name].result
         if settled is None:
             raise _TakenError
         return settled

@@ -14,6 +14,8 @@ from schemas.events import STATEMENT_CLOSED, StatementClosed
 
 DETAIL_CHARACTERS_MAX: Final = 500
 
+RefusalReason = Literal["unknown_version", "malformed", "no_such_statement", "other_bytes"]
+
 
 @dataclass(frozen=True, slots=True)
 class StatementNews:
@@ -27,7 +29,7 @@ class StatementNews:
 class RefusedNews:
     """An event that cannot be taken: of a version we do not know, unreadable, or at odds with our statements."""
 
-    reason: Literal["unknown_version", "malformed", "no_such_statement", "other_bytes"]
+    reason: RefusalReason
     detail: str
 
 

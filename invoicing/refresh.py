@@ -23,6 +23,8 @@ from invoicing.store import InvoiceRow
 FINALIZATION_PATIENCE: Final = timedelta(days=1)  # a draft without an error may still go out by itself
 UNTAXED: Final = "sent without tax: Stripe switched automatic tax off"
 
+CHANGED: Final = "sent with another subtotal: someone changed it in Stripe after it was scheduled"
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -80,8 +82,7 @@ def read_outcome(outcome: Outcome[RemoteInvoice | None], row: InvoiceRow, now: d
 
 def _read_remote(remote: RemoteInvoice, row: InvoiceRow, now: datetime) -> Reading | Wait:
     if remote.status != "draft":
-        untaxed = row.terms is not None and row.terms.taxes and not remote.tax_enabled
-        return Reading(State.SENT, remote.status, notice=UNTAXED if untaxed else None, evidence="sent")
+        return Reading(State.SENT, remote.status, notice=_notice(remote, row), evidence="sent")
     if remote.finalization_error is not None:
         return Reading(State.FINALIZATION_FAILED, remote.finalization_error)
     if not remote.auto_advance:
@@ -89,6 +90,12 @@ def _read_remote(remote: RemoteInvoice, row: InvoiceRow, now: datetime) -> Readi
     if row.send_at is not None and now - row.send_at < FINALIZATION_PATIENCE:
         return Wait(backoff(row.attempts), "not finalised yet")
     return Reading(State.FINALIZATION_FAILED, "its day has passed and Stripe has not finalised it")
+
+
+def _notice(remote: RemoteInvoice, row: InvoiceRow) -> str | None:
+    if row.terms is not None and row.terms.taxes and not remote.tax_enabled:
+        return UNTAXED
+    return None if remote.subtotal_minor == row.subtotal_minor else CHANGED
 
 
 def _note(connection: Connection, row: InvoiceRow, reading: Reading, now: datetime) -> State | None:

@@ -24,6 +24,4 @@ class State(StrEnum):
     DELETED = "deleted"
 
 
-WORKABLE: Final = (State.RECEIVED, State.DRAFTING, State.DRAFTED)
 AWAITED: Final = (State.SCHEDULED, State.FINALIZATION_FAILED)
-STUCK: Final = (State.BLOCKED, State.HELD, State.FAILED, State.FINALIZATION_FAILED, State.DELETED)

@@ -7,11 +7,9 @@ idempotency key it will use, and again after it with Stripe's id (I7).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -20,15 +18,9 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, text
 
 from invoicing.lines import InvoiceLine
-from invoicing.news import RefusedNews
 from invoicing.plan import InvoiceTerms, ToBill
-from invoicing.setup_store import link_in_force
 from invoicing.states import State
-from schemas.identity import fact_id
 from schemas.statements import Statement, sha256_hex
-
-# Stripe keeps a key for at least 24 h; one older than this may have been forgotten, and then it protects nothing (I7).
-KEY_TRUST: Final = timedelta(hours=23)
 
 _LINES: Final = TypeAdapter(tuple[InvoiceLine, ...])
 _COLUMNS: Final = (
@@ -40,16 +32,6 @@ _NOT_PAUSED: Final = (
     "not exists (select from stripe_links l where l.account_id = i.account_id "
     "and l.unlinked_at is null and l.paused_at is not null)"
 )
-
-
-class Receipt(StrEnum):
-    """What became of the news that a statement closed."""
-
-    NEW = "new"
-    KNOWN = "known"
-    NO_TENANT = "no_tenant"  # unassigned usage: nobody to send an invoice to (I0)
-    NO_SUCH_STATEMENT = "no_such_statement"
-    OTHER_BYTES = "other_bytes"  # the event's hash is not the stored statement's
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,50 +69,6 @@ class StatementFacts:
     usage_cost: Decimal
     currency: str
     intact: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One outside step: `result` is Stripe's id once `done`."""
-
-    name: str
-    idempotency_key: str
-    intended_at: datetime
-    result: str | None
-
-
-def receive_statement(
-    connection: Connection, statement_id: UUID, now: datetime, sha256: str | None = None
-) -> Receipt:
-    """Write the due row of a closed statement; any number of times gives one row (I0)."""
-    statement = connection.execute(
-        text("select kind, account_id, tenant_id, period, currency, sha256 from statements where id = :id"),
-        {"id": statement_id},
-    ).one_or_none()
-    if statement is None:
-        return Receipt.NO_SUCH_STATEMENT
-    if sha256 is not None and sha256 != statement.sha256:
-        return Receipt.OTHER_BYTES
-    if statement.kind != "tenant":
-        return Receipt.NO_TENANT
-    written = connection.execute(
-        text(
-            "insert into invoices (id, statement_id, account_id, tenant_id, period, state, currency, due_at, "
-            "received_at, changed_at) values (:id, :statement_id, :account_id, :tenant_id, :period, :state, :currency, "
-            ":now, :now, :now) on conflict (statement_id) do nothing"
-        ),
-        {
-            "id": fact_id("invoice", statement_id),
-            "statement_id": statement_id,
-            "account_id": statement.account_id,
-            "tenant_id": statement.tenant_id,
-            "period": statement.period,
-            "state": State.RECEIVED,
-            "currency": statement.currency,
-            "now": now,
-        },
-    )
-    return Receipt.NEW if written.rowcount else Receipt.KNOWN
 
 
 def due_accounts(connection: Connection, now: datetime) -> list[int]:
@@ -294,74 +232,6 @@ def postpone(connection: Connection, row: InvoiceRow, wait: timedelta, reason: s
     )
 
 
-def intend(connection: Connection, row: InvoiceRow, names: Iterable[str], now: datetime) -> dict[str, Step]:
-    """Write down the steps about to be taken, each with its idempotency key; what was written before stands."""
-    wanted = [
-        {"id": row.id, "step": _step(row, name), "key": _key(row, name, 1), "now": now} for name in names
-    ]
-    connection.execute(
-        text(
-            "insert into invoice_steps (invoice_id, step, idempotency_key, intended_at) "
-            "values (:id, :step, :key, :now) on conflict (invoice_id, step) do nothing"
-        ),
-        wanted,
-    )
-    return steps(connection, row)
-
-
-def steps(connection: Connection, row: InvoiceRow) -> dict[str, Step]:
-    """The steps of the invoice's present generation, by name."""
-    rows = connection.execute(
-        text(
-            "select step, idempotency_key, intended_at, result from invoice_steps "
-            "where invoice_id = :id and step like :prefix"
-        ),
-        {"id": row.id, "prefix": f"{row.generation}.%"},
-    )
-    found = (
-        Step(each.step.split(".", 1)[1], each.idempotency_key, each.intended_at, each.result) for each in rows
-    )
-    return {step.name: step for step in found}
-
-
-def finish_step(connection: Connection, row: InvoiceRow, step: Step, result: str, now: datetime) -> bool:
-    """Write down Stripe's id for a step. False: someone else finished it, or took another key."""
-    finished = connection.execute(
-        text(
-            "update invoice_steps set done_at = :now, result = :result "
-            "where invoice_id = :id and step = :step and idempotency_key = :key and done_at is null"
-        ),
-        {
-            "id": row.id,
-            "step": _step(row, step.name),
-            "key": step.idempotency_key,
-            "result": result,
-            "now": now,
-        },
-    )
-    return finished.rowcount == 1
-
-
-def renew_key(connection: Connection, row: InvoiceRow, step: Step, now: datetime) -> Step | None:
-    """Give an unfinished step a fresh idempotency key. None: someone else did, or finished it."""
-    tried = int(step.idempotency_key.rsplit(".", 1)[1])
-    fresh = _key(row, step.name, tried + 1)
-    renewed = connection.execute(
-        text(
-            "update invoice_steps set idempotency_key = :fresh, intended_at = :now "
-            "where invoice_id = :id and step = :step and idempotency_key = :key and done_at is null"
-        ),
-        {
-            "id": row.id,
-            "step": _step(row, step.name),
-            "key": step.idempotency_key,
-            "fresh": fresh,
-            "now": now,
-        },
-    )
-    return Step(step.name, fresh, now, None) if renewed.rowcount else None
-
-
 def record_fee(
     connection: Connection,
     row: InvoiceRow,
@@ -378,101 +248,3 @@ def record_fee(
         ),
         {"id": row.id, "amount": amount, "evidence": evidence, "now": now},
     )
-
-
-def refuse_event(
-    connection: Connection,
-    topic: str,
-    partition: int,
-    kafka_offset: int,
-    refusal: RefusedNews,
-    key: bytes | None,
-    value: bytes | None,
-    now: datetime,
-) -> None:
-    """Keep an event that could not be taken, where people see it; the same event again changes nothing."""
-    connection.execute(
-        text(
-            "insert into refused_events (topic, partition, kafka_offset, reason, detail, key, value, refused_at) "
-            "values (:topic, :partition, :kafka_offset, :reason, :detail, :key, :value, :now) "
-            "on conflict (topic, partition, kafka_offset) do nothing"
-        ),
-        {
-            "topic": topic,
-            "partition": partition,
-            "kafka_offset": kafka_offset,
-            "reason": refusal.reason,
-            "detail": refusal.detail,
-            "key": key,
-            "value": value,
-            "now": now,
-        },
-    )
-
-
-def retry(connection: Connection, statement_id: UUID, now: datetime) -> State | None:
-    """Someone says: try that one again. Gives the state it goes on from; None: it is not one that can be retried.
-
-    A waiting row is due at once. A blocked one is decided anew; a held or unfinalised one is compared and scheduled
-    again; a failed one goes on with fresh keys; a deleted one is made anew, under a new generation (I9).
-    """
-    invoice_id = connection.scalar(
-        text("select id from invoices where statement_id = :id for update"), {"id": statement_id}
-    )
-    if invoice_id is None:
-        return None
-    row = invoice_row(connection, invoice_id)
-    target = _goes_on_from(connection, row)
-    if target is None:
-        return None
-    anew = {"generation": row.generation + 1, "stripe_invoice": None, "notice": None}
-    move(connection, row, target, now, changes=anew if _is_made_anew(row, target) else {})
-    _distrust_keys(connection, row, now)
-    return target
-
-
-def _goes_on_from(connection: Connection, row: InvoiceRow) -> State | None:
-    match row.state:
-        case State.RECEIVED | State.DRAFTING | State.DRAFTED:
-            return row.state
-        case State.BLOCKED | State.FAILED:
-            return _where_it_stood(connection, row)
-        case State.HELD | State.FINALIZATION_FAILED:
-            return State.DRAFTED
-        case State.DELETED:
-            return State.RECEIVED
-        case _:
-            return None
-
-
-def _where_it_stood(connection: Connection, row: InvoiceRow) -> State:
-    """Where a stopped row goes on: from the decision, or, once its lines were fixed, from its draft.
-
-    A draft that stayed in another Stripe account never sends itself, unless it was perhaps scheduled there.
-    """
-    if not row.lines:
-        return State.RECEIVED
-    link = link_in_force(connection, row.account_id)
-    moved_house = link is not None and link.stripe_account != row.stripe_account
-    perhaps_scheduled = any(name.startswith("schedule:") for name in steps(connection, row))
-    return State.RECEIVED if moved_house and not perhaps_scheduled else State.DRAFTING
-
-
-def _is_made_anew(row: InvoiceRow, target: State) -> bool:
-    return row.state is State.DELETED or (bool(row.lines) and target is State.RECEIVED)
-
-
-def _distrust_keys(connection: Connection, row: InvoiceRow, now: datetime) -> None:
-    """Make unfinished steps find out what was done and take a fresh key: the old one may replay its refusal."""
-    connection.execute(
-        text("update invoice_steps set intended_at = :long_ago where invoice_id = :id and done_at is null"),
-        {"id": row.id, "long_ago": now - KEY_TRUST},
-    )
-
-
-def _step(row: InvoiceRow, name: str) -> str:
-    return f"{row.generation}.{name}"
-
-
-def _key(row: InvoiceRow, name: str, tried: int) -> str:
-    return f"{row.id}.{row.generation}.{name}.{tried}"

@@ -18,7 +18,8 @@ from pipeline.boundaries import BoundariesUnavailableError, BoundarySource, Kafk
 from pipeline.election import while_elected
 from pipeline.settings import Settings
 from rollup import close_store, months_store
-from rollup.close_store import ClosedMonth, EventTopics
+from rollup.announcement import EventTopics
+from rollup.close_store import ClosedMonth
 from rollup.months_store import Blocker, BlockerKind, Waits
 from schemas.locks import Lock
 from schemas.periods import Period, utc_text

@@ -20,15 +20,15 @@ from urllib.parse import urlsplit
 import structlog
 from confluent_kafka import Consumer, KafkaException, Message
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from invoicing import store
 from invoicing.gateway import API_BASE, Admit, StripeGateway
 from invoicing.invoicer import Invoicer, Worked, backoff
-from invoicing.news import RefusedNews, StatementNews, read_news
+from invoicing.news import RefusalReason, RefusedNews, StatementNews, read_news
+from invoicing.news_store import Receipt, receive_statement, refuse_event
 from invoicing.pace import Pace
 from invoicing.refresh import refresh_invoice
-from invoicing.store import Receipt
 from pipeline.clock import utc_now
 from pipeline.settings import Settings
 from schemas.locks import Lock
@@ -38,6 +38,11 @@ EVENTS_PER_BATCH_MAX: Final = 500
 ACCOUNTS_AT_ONCE_MAX: Final = 4  # each holds two of the engine's connections: its lock's and its work's
 ROWS_PER_PASS_MAX: Final = 200
 CONSUMER_REST_SECONDS: Final = 2.0
+
+_REFUSED: Final[dict[Receipt, RefusalReason]] = {
+    Receipt.NO_SUCH_STATEMENT: "no_such_statement",
+    Receipt.OTHER_BYTES: "other_bytes",
+}
 
 _log = structlog.get_logger()
 
@@ -104,17 +109,16 @@ def take_event(connection: Connection, message: Message, now: datetime) -> Recei
     news = read_news(dict(message.headers() or []), value)
     match news:
         case StatementNews(statement_id=statement_id, sha256=sha256):
-            receipt = store.receive_statement(connection, statement_id, now, sha256)
-            if receipt is Receipt.NO_SUCH_STATEMENT or receipt is Receipt.OTHER_BYTES:
-                refused = RefusedNews(receipt.value, f"statement {statement_id}")
-            else:
+            receipt = receive_statement(connection, statement_id, now, sha256)
+            if receipt not in _REFUSED:
                 return receipt
+            refused = RefusedNews(_REFUSED[receipt], f"statement {statement_id}")
         case RefusedNews():
             refused = news
         case _:
             assert_never(news)
     topic, partition, offset = message.topic(), message.partition(), message.offset()
-    store.refuse_event(connection, topic, partition, offset, refused, message.key(), value, now)
+    refuse_event(connection, topic, partition, offset, refused, message.key(), value, now)
     _log.error("statement_event_refused", reason=refused.reason, partition=partition, offset=offset)
     return refused
 
@@ -213,7 +217,15 @@ class Scheduler:
                 yield taken
             finally:
                 if taken:
-                    connection.execute(text("select pg_advisory_unlock(:kind, :account)"), keys)
+                    _unlock(connection, keys)
+
+
+def _unlock(connection: Connection, keys: dict[str, int]) -> None:
+    """Give the lock up, or close the real connection: back in the pool it must not hold the lock."""
+    try:
+        connection.execute(text("select pg_advisory_unlock(:kind, :account)"), keys)
+    except DBAPIError:
+        connection.invalidate()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ _LEVELS: Final = {
 
 def configure_logs(level: str) -> None:
     """Send our own logs and the libraries' to standard error as JSON lines."""
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

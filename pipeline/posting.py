@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final, NamedTuple, assert_never
-from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -67,13 +66,13 @@ class RecentKeys:
 
     def __init__(self, size_max: int = recent_keys_max) -> None:
         self._size_max = size_max // 2
-        self._new: set[UUID] = set()
-        self._old: set[UUID] = set()
+        self._new: set[str] = set()
+        self._old: set[str] = set()
 
-    def __contains__(self, key: UUID) -> bool:
+    def __contains__(self, key: str) -> bool:
         return key in self._new or key in self._old
 
-    def add(self, keys: Iterable[UUID]) -> None:
+    def add(self, keys: Iterable[str]) -> None:
         """Remember keys that have been committed."""
         self._new.update(keys)
         if len(self._new) > self._size_max:
@@ -135,7 +134,7 @@ class Written(NamedTuple):
     """What one transaction wrote: records by (outcome, reason), and the keys that are in the ledger since."""
 
     counts: Counter[tuple[str, str]]
-    new_keys: list[UUID]
+    new_keys: list[str]
 
 
 class _Rows(NamedTuple):
@@ -180,7 +179,7 @@ def write(
 
 def _sorted_out(items: Sequence[Item], counts: Counter[tuple[str, str]]) -> _Rows:
     rows = _Rows({}, {}, [], [])
-    contents: dict[Identity, UUID] = {}
+    contents: dict[Identity, str] = {}
     for message, outcome in items:
         match outcome:
             case UsageRow() | HeldRow():
@@ -204,7 +203,7 @@ def _sorted_out(items: Sequence[Item], counts: Counter[tuple[str, str]]) -> _Row
 
 
 def _repeated(
-    first: UUID | None,
+    first: str | None,
     row: UsageRow | HeldRow,
     message: Message,
     rows: _Rows,

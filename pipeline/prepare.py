@@ -13,17 +13,16 @@ from typing import Final, NamedTuple, assert_never
 
 from attribution.attribute import Attributed, Held, InputRules, Unattributed, attribute
 from attribution.directory import Directory
+from rollup.ledger import UsageRow, content_id
 from rollup.plausible import implausible
+from rollup.posting_store import HeldRow, QuarantineRow
 from rollup.rate import Rated, Unrated, rate
 from rollup.tariffs import Tariffs
 from rollup.terms import AccountTerms, unowned
-
-from rollup.ledger import UsageRow, content_id
-from rollup.posting_store import HeldRow, QuarantineRow
 from schemas.decoded import Decoded, Ignored, Rejected
 from schemas.formats.canonical import decode_call, decode_sip
 from schemas.identity import record_key
-from schemas.network import Address
+from schemas.network import Address, address_text
 from schemas.numbers import dialled
 from schemas.periods import Period
 from schemas.records import CallRecord, SipEvent
@@ -179,7 +178,7 @@ def _usage_row(
         direction=record.direction,
         from_number=record.from_number,
         to_number=dialled(record.to_number, home_country) if record.to_number else None,
-        source_ip=record.source_ip,
+        source_ip=None if record.source_ip is None else address_text(record.source_ip),
         x_tenant=record.x_tenant or None,
         started_at=record.started_at,
         answered_at=record.answered_at,

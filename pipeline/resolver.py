@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 import structlog
-from attribution.attribute import Held, attribute, attribute_in_context
-from attribution.context import counting_events
 from sqlalchemy import Connection, Engine
 
 from attribution import context_store
+from attribution.attribute import Held, attribute, attribute_in_context
+from attribution.context import counting_events
 from pipeline import metrics, position_store, resolver_store
 from pipeline.election import while_elected
 from pipeline.kafka_logs import KafkaLogs

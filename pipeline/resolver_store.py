@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Final, NamedTuple
-from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -23,7 +22,7 @@ class WaitingRow(NamedTuple):
     """A held record as the resolver reads it."""
 
     started_date: date
-    key: UUID
+    key: str
     reason: str
     call_id: str | None
     position_id: int
@@ -57,7 +56,7 @@ def due(
     return [
         WaitingRow(
             row.started_date,
-            row.key,
+            row.key.hex,
             row.reason,
             row.call_id,
             row.position_id,
@@ -85,7 +84,7 @@ def delete_held(connection: Connection, rows: Sequence[WaitingRow]) -> None:
             "delete from held_records h using unnest(cast(:dates as date[]), cast(:keys as uuid[])) as a(started_date, key) "
             "where h.started_date = a.started_date and h.key = a.key"
         ),
-        {"dates": [row.started_date for row in rows], "keys": [str(row.key) for row in rows]},
+        {"dates": [row.started_date for row in rows], "keys": [row.key for row in rows]},
     )
 
 

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import faust
 import structlog
-from attribution.attribute import InputRules
 from faust.types import TP
 from sqlalchemy import Engine
 
+from attribution.attribute import InputRules
 from pipeline import metrics
 from pipeline.positions import PositionBeyondLogError, Positions
 from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch

@@ -12,9 +12,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-import orjson
 from sqlalchemy import Connection, text
 
+from rollup.announcement import Announcement, EventTopics, announcements
 from rollup.ledger import UsageGroup, UsageSums
 from rollup.month_sums_store import (
     differences,
@@ -37,16 +37,13 @@ from rollup.statement import (
 )
 from rollup.tariff_store import load_tariffs
 from schemas.bulk import copy_line, copy_rows
-from schemas.events import PERIOD_CLOSED, STATEMENT_CLOSED, PeriodClosed, StatementClosed, cloud_event_headers
-from schemas.identity import fact_id
 from schemas.periods import Period
-from schemas.statements import Statement, canonical_json, sha256_hex
+from schemas.statements import Statement, sha256_hex
 
 _STATEMENT_COLUMNS = (
     *("sequence", "id", "period", "kind", "account_id", "tenant_id", "currency", "usage_cost", "total_cost"),
     *("body", "sha256", "chain", "generated_at"),
 )
-_OUTBOX_COLUMNS = ("topic", "key", "headers", "value", "made_at")
 
 
 class NotSealedError(RuntimeError):
@@ -55,14 +52,6 @@ class NotSealedError(RuntimeError):
 
 class AggregatesDifferError(RuntimeError):
     """The sums kept beside the ledger are not the ledger's; the month stays sealed and nothing is published."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventTopics:
-    """Where a close is told: one topic for statements, one for whole months."""
-
-    statements: str
-    periods: str
 
 
 class AccountMonth(NamedTuple):
@@ -136,13 +125,13 @@ def close(connection: Connection, period: Period, topics: EventTopics) -> Closed
     if state != "sealed":
         raise NotSealedError(f"{period} is {state}; only a sealed month can close")
     _refuse_out_of_order(connection, period)
-    connection.execute(text("set local work_mem = '128MB'"))  # peaks sort every call of the month
     usage = ledger_usage(connection, period)
     _refuse_differences(period, usage, monthly_usage(connection, period))
     month = compute(connection, period, sealed_at, usage)
     closed_at = database_now(connection)
     _write(connection, period, month.statements, closed_at)
-    _announce(connection, period, month.statements, closed_at, topics)
+    events = announcements(period, [each for _, each in month.statements], closed_at, topics)
+    copy_rows(connection, "outbox", Announcement._fields, map(copy_line, events))
     connection.execute(
         text(
             "update periods set state = 'closed', closed_at = :at where period = :period and state = 'sealed'"
@@ -177,7 +166,7 @@ def compute(
                 names,
                 period,
                 as_of,
-                OwnerMonth(by_owner.get(owner, ()), numbers.by_owner.get(owner, ()), peak.get(owner, 0)),
+                OwnerMonth(by_owner.get(owner, ()), numbers.by_owner.get(owner, ()), peak.get(owner.code, 0)),
             ),
         )
         for owner, names in named.items()
@@ -272,59 +261,6 @@ def _statement_rows(
             *(sequence, each.statement_id, period.first_day, each.kind, owner.account_id, owner.tenant_id),
             *(each.currency, totals.usage_cost, totals.total_cost, body, sha256, chain, closed_at),
         )
-
-
-def _announce(
-    connection: Connection,
-    period: Period,
-    statements: Sequence[tuple[Owner, Statement]],
-    closed_at: datetime,
-    topics: EventTopics,
-) -> None:
-    """Put the events in the outbox: every statement's first, then one for each account's month (C5)."""
-    by_account: dict[str, list[Statement]] = defaultdict(list)
-    for _, each in statements:
-        by_account[each.account].append(each)
-    events = [
-        *(_statement_event(each, closed_at, topics.statements) for _, each in statements),
-        *(_period_event(period, mine, closed_at, topics.periods) for mine in by_account.values()),
-    ]
-    copy_rows(connection, "outbox", _OUTBOX_COLUMNS, map(copy_line, events))
-
-
-def _statement_event(each: Statement, closed_at: datetime, topic: str) -> tuple[object, ...]:
-    key = f"{each.account}/{each.tenant or ''}"
-    event = StatementClosed(
-        statement_id=each.statement_id,
-        kind=each.kind,
-        account=each.account,
-        tenant=each.tenant,
-        period=each.period,
-        currency=each.currency,
-        total_cost=each.totals.total_cost,
-        sha256=sha256_hex(each.canonical_bytes()),
-        closed_at=closed_at,
-        statement=each,
-    )
-    headers = cloud_event_headers(each.statement_id, STATEMENT_CLOSED, f"{key}/{each.period}", closed_at)
-    return topic, key, orjson.dumps(headers).decode(), canonical_json(event), closed_at
-
-
-def _period_event(
-    period: Period, mine: Sequence[Statement], closed_at: datetime, topic: str
-) -> tuple[object, ...]:
-    account = mine[0].account
-    event = PeriodClosed(
-        account=account,
-        period=str(period),
-        currency=mine[0].currency,
-        statement_count=len(mine),
-        total_cost=sum((each.totals.total_cost for each in mine), Decimal("0.000000")),
-        closed_at=closed_at,
-    )
-    event_id = str(fact_id("period closed", account, str(period)))
-    headers = cloud_event_headers(event_id, PERIOD_CLOSED, f"{account}/{period}", closed_at)
-    return topic, account, orjson.dumps(headers).decode(), canonical_json(event), closed_at
 
 
 def _unpriced(month: MonthStatements) -> tuple[UnpricedNumbers, ...]:

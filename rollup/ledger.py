@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, NamedTuple
-from uuid import UUID
 
-from schemas.identity import fact_id
-from schemas.network import Address
+import orjson
+
+from schemas.identity import text_key
+from schemas.network import address_text
 from schemas.records import CallRecord
 
 _MIDNIGHT_MARGIN: Final = timedelta(minutes=5)
@@ -22,8 +24,8 @@ class UsageRow(NamedTuple):
     """One record as the ledger keeps it; the fields are columns of `usage_records`, in the order they are copied."""
 
     started_date: date
-    key: UUID
-    content: UUID
+    key: str
+    content: str
     account_id: int | None
     tenant_id: int | None
     usage_class: str
@@ -39,7 +41,7 @@ class UsageRow(NamedTuple):
     direction: str
     from_number: str | None
     to_number: str | None
-    source_ip: Address | None
+    source_ip: str | None
     x_tenant: str | None
     started_at: datetime
     answered_at: datetime | None
@@ -63,7 +65,7 @@ class Identity(NamedTuple):
     """A record's place in the ledger's unique index: the UTC date it started on, and its key (L1)."""
 
     started_date: date
-    key: UUID
+    key: str
 
 
 class UsageGroup(NamedTuple):
@@ -87,23 +89,24 @@ class UsageSums(NamedTuple):
     cost: Decimal
 
 
-def content_id(record: CallRecord) -> UUID:
+def content_id(record: CallRecord) -> str:
     """A hash of what matters for attribution, class, quantity and cost (L2): nothing else makes a record another."""
-    return fact_id(
+    facts = (
         record.service,
         record.direction,
         record.call_id,
         record.to_number,
-        record.source_ip,
+        None if record.source_ip is None else address_text(record.source_ip),
         record.x_tenant,
         record.started_at,
         record.answered_at,
         record.ended_at,
-        _shortest(record.answered_seconds),
+        None if record.answered_seconds is None else _shortest(record.answered_seconds),
         record.billed_seconds,
-        _shortest(record.cost),
+        None if record.cost is None else _shortest(record.cost),
         record.currency,
     )
+    return text_key(orjson.dumps(facts))
 
 
 def nearby_midnight(started_at: datetime) -> date | None:
@@ -129,5 +132,7 @@ def sums_of(rows: Iterable[UsageRow], posting_period: Mapping[date, date]) -> di
     return {group: UsageSums(*total) for group, total in sums.items()}  # type: ignore[arg-type]
 
 
-def _shortest(amount: Decimal | None) -> str | None:
-    return None if amount is None else format(amount.normalize(), "f")
+@lru_cache(maxsize=65_536)
+def _shortest(amount: Decimal) -> str:
+    """One text for equal amounts: 180.000 and 180 are the same."""
+    return format(amount.normalize(), "f")

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from typing import Final, NamedTuple
-from uuid import UUID
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from rollup.ledger import Identity, UsageGroup, UsageRow, UsageSums, nearby_midnight
 from schemas.bulk import copy_line, copy_rows
@@ -24,8 +23,8 @@ class HeldRow(NamedTuple):
     """A record that waits; the fields are columns of `held_records`, in the order they are copied."""
 
     started_date: date
-    key: UUID
-    content: UUID
+    key: str
+    content: str
     reason: str
     hold_until: datetime
     call_id: str | None
@@ -127,7 +126,7 @@ class Merged(NamedTuple):
     """
 
     new: set[Identity]
-    standing: dict[Identity, UUID]
+    standing: dict[Identity, str]
     over_midnight: set[Identity]
 
 
@@ -150,7 +149,7 @@ def merge_usage(connection: Connection, rows: Sequence[UsageRow], posted_to: Map
             "order by started_date, key on conflict (started_date, key) do nothing returning started_date, key"
         )
     )
-    new = {Identity(row.started_date, row.key) for row in inserted}
+    new = {_identity(row) for row in inserted}
     return Merged(new, _standing(connection) if len(new) < len(candidates) else {}, over_midnight)
 
 
@@ -159,7 +158,7 @@ def anything_held(connection: Connection) -> bool:
     return bool(connection.scalar(text("select exists (select from held_records)")))
 
 
-def held_identities(connection: Connection, identities: Sequence[Identity]) -> dict[Identity, UUID]:
+def held_identities(connection: Connection, identities: Sequence[Identity]) -> dict[Identity, str]:
     """The contents of those identities that are held now."""
     rows = connection.execute(
         text(
@@ -167,9 +166,9 @@ def held_identities(connection: Connection, identities: Sequence[Identity]) -> d
             "join unnest(cast(:dates as date[]), cast(:keys as uuid[])) as a(started_date, key) "
             "on h.started_date = a.started_date and h.key = a.key"
         ),
-        {"dates": [each.started_date for each in identities], "keys": [str(each.key) for each in identities]},
+        {"dates": [each.started_date for each in identities], "keys": [each.key for each in identities]},
     )
-    return {Identity(row.started_date, row.key): row.content for row in rows}
+    return {_identity(row): row.content.hex for row in rows}
 
 
 def add_usage(connection: Connection, shard: int, sums: Mapping[UsageGroup, UsageSums]) -> None:
@@ -208,7 +207,9 @@ def hold(connection: Connection, rows: Sequence[HeldRow]) -> set[Identity]:
         return set()
     columns = ", ".join(HeldRow._fields)
     connection.execute(
-        text("create temporary table if not exists incoming_held (like held_records including defaults) on commit delete rows")
+        text(
+            "create temporary table if not exists incoming_held (like held_records including defaults) on commit delete rows"
+        )
     )
     copy_rows(connection, "incoming_held", HeldRow._fields, (copy_line(row) for row in rows))
     held = connection.execute(
@@ -217,7 +218,7 @@ def hold(connection: Connection, rows: Sequence[HeldRow]) -> set[Identity]:
             "order by started_date, key on conflict (started_date, key) do nothing returning started_date, key"
         )
     )
-    return {Identity(row.started_date, row.key) for row in held}
+    return {_identity(row) for row in held}
 
 
 def quarantine(connection: Connection, rows: Sequence[QuarantineRow]) -> None:
@@ -240,7 +241,7 @@ def count(connection: Connection, position_id: int, writer: str, counts: Iterabl
     )
 
 
-def _standing(connection: Connection) -> dict[Identity, UUID]:
+def _standing(connection: Connection) -> dict[Identity, str]:
     """What the ledger holds under the identities that came in, each with its content."""
     rows = connection.execute(
         text(
@@ -248,7 +249,7 @@ def _standing(connection: Connection) -> dict[Identity, UUID]:
             "join usage_records u on u.started_date = i.started_date and u.key = i.key"
         )
     )
-    return {Identity(row.started_date, row.key): row.content for row in rows}
+    return {_identity(row): row.content.hex for row in rows}
 
 
 def _claim_midnights(connection: Connection, rows: Sequence[UsageRow]) -> set[Identity]:
@@ -262,7 +263,7 @@ def _claim_midnights(connection: Connection, rows: Sequence[UsageRow]) -> set[Id
         return set()
     parameters = {
         "midnights": [claim[0] for claim in claims],
-        "keys": [str(claim[1]) for claim in claims],
+        "keys": [claim[1] for claim in claims],
         "dates": [claim[3] for claim in claims],
     }
     asked = "unnest(cast(:midnights as date[]), cast(:keys as uuid[]), cast(:dates as date[])) as a(midnight_on, key, started_date)"
@@ -281,11 +282,32 @@ def _claim_midnights(connection: Connection, rows: Sequence[UsageRow]) -> set[Id
         ),
         parameters,
     )
-    return {Identity(row.started_date, row.key) for row in elsewhere}
+    return {_identity(row) for row in elsewhere}
+
+
+def _identity(row: Row[Any]) -> Identity:
+    return Identity(row.started_date, row.key.hex)
 
 
 def _ledger_lines(rows: Iterable[UsageRow], posted_to: Mapping[date, date]) -> Iterable[str]:
+    months = {month: (str(period), "f" if period == month else "t") for month, period in posted_to.items()}
     for row in rows:
-        month = row.started_date.replace(day=1)
-        period = posted_to[month]
-        yield f"{period}\t{'f' if period == month else 't'}\t{copy_line(row)}"
+        period, late = months[row.started_date.replace(day=1)]
+        line = _ledger_line(period, late, row)
+        plain = (
+            "\\" not in line and "\n" not in line and "\r" not in line and line.count("\t") == len(row) + 1
+        )
+        yield line if plain else copy_line((period, late, *row))
+
+
+def _ledger_line(period: str, late: str, row: UsageRow) -> str:
+    """`copy_line` of a ledger row whose texts need no escaping: written out, because it is done for every record."""
+    return (
+        f"{period}\t{late}\t{row.started_date}\t{row.key}\t{row.content}\t"
+        f"{row.account_id or ''}\t{row.tenant_id or ''}\t{row.usage_class}\t{row.rule}\t{row.reason or ''}\t"
+        f"{row.assignment_id or ''}\t{row.tariff_id or ''}\t{row.header_ignored or ''}\t{row.switch}\t{row.record_id}\t"
+        f"{row.call_id or ''}\t{row.service}\t{row.direction}\t{row.from_number or ''}\t{row.to_number or ''}\t"
+        f"{row.source_ip or ''}\t{row.x_tenant or ''}\t{row.started_at}\t{row.answered_at or ''}\t"
+        f"{row.ended_at or ''}\t{'t' if row.answered else 'f'}\t{row.answered_seconds}\t{row.billed_seconds}\t"
+        f"{row.cost}\t{row.currency}\t{row.received_at}\t{row.position_id}\t{row.kafka_offset}"
+    )

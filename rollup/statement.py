@@ -34,6 +34,11 @@ class Owner(NamedTuple):
     account_id: int
     tenant_id: int | None
 
+    @property
+    def code(self) -> int:
+        """The owner in one number: a tenant's id, or an account's below zero."""
+        return -self.account_id if self.tenant_id is None else self.tenant_id
+
 
 @dataclass(frozen=True, slots=True)
 class OwnerNames:

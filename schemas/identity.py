@@ -18,6 +18,14 @@ def fact_id(*parts: object) -> UUID:
     return UUID(bytes=blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
 
 
-def record_key(switch: str, record_id: str) -> UUID:
-    """The ledger key of a record: a 16-byte hash of its switch and id (L1)."""
-    return fact_id(switch, record_id)
+def record_key(switch: str, record_id: str) -> str:
+    """The ledger key of a record: a 16-byte hash of its switch and id (L1), as 32 hexadecimal digits.
+
+    Text, because it is made, compared and sorted for every record, and Postgres reads it as the same uuid.
+    """
+    return text_key(f"{switch}{_SEPARATOR}{record_id}".encode())
+
+
+def text_key(facts: bytes) -> str:
+    """A 16-byte hash of facts already written down, as 32 hexadecimal digits."""
+    return blake2b(facts, digest_size=16).hexdigest()

@@ -27,6 +27,12 @@ def address(text: str) -> Address:
     return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
 
 
+@lru_cache(maxsize=65_536)
+def address_text(of: Address) -> str:
+    """An address as text, in its shortest form."""
+    return str(of)
+
+
 def network(text: str) -> Network:
     """Read one network in CIDR form; a bare address is a network of one.
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
 )
 
@@ -27,7 +28,8 @@ id_length_max: Final = 256
 call_id_length_max: Final = 512
 header_length_max: Final = 1024
 
-_AMOUNT: Final = re.compile(r"-?\d{1,12}(\.\d{1,12})?")
+_AMOUNT: Final = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
+_SECONDS: Final = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,6})?")
 
 
 def _utc(moment: datetime) -> datetime:
@@ -37,14 +39,22 @@ def _utc(moment: datetime) -> datetime:
 def _amount(value: object) -> Decimal:
     if not isinstance(value, str):
         raise ValueError('money must be a string such as "0.0255", not a number')  # noqa: TRY004 (pydantic's protocol)
-    if _AMOUNT.fullmatch(value) is None:
-        raise ValueError('money must be plain digits with at most 12 decimals, such as "0.0255"')
-    return Decimal(value)
+    return _decimal(value, _AMOUNT, 'money must be plain digits with at most 12 decimals, such as "0.0255"')
 
 
-def _seconds(value: object) -> object:
+def _seconds(value: object) -> Decimal:
     """JSON numbers and strings alike; a float is taken by its shortest text, so 1.1 is 1.1."""
-    return str(value) if isinstance(value, float) else value
+    return _decimal(
+        str(value), _SECONDS, "seconds must be plain digits with at most 6 decimals, such as 180.000"
+    )
+
+
+@lru_cache(maxsize=65_536)
+def _decimal(text: str, shape: re.Pattern[str], otherwise: str) -> Decimal:
+    """Read digits; few amounts and durations differ, so most are remembered."""
+    if shape.fullmatch(text) is None:
+        raise ValueError(otherwise)
+    return Decimal(text)
 
 
 def _address(value: object) -> network.Address:
@@ -54,7 +64,7 @@ def _address(value: object) -> network.Address:
 
 
 UtcTime = Annotated[AwareDatetime, AfterValidator(_utc)]
-Amount = Annotated[Decimal, BeforeValidator(_amount)]
+Amount = Annotated[Decimal, PlainValidator(_amount, json_schema_input_type=str)]
 # Text that can be stored and hashed: at least one character, no control characters.
 Word = Annotated[
     str, StringConstraints(min_length=1, max_length=id_length_max, pattern=r"^[^\x00-\x1f\x7f]+$")
@@ -63,10 +73,8 @@ CallId = Annotated[
     str, StringConstraints(min_length=1, max_length=call_id_length_max, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
 Dialled = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Seconds = Annotated[
-    Decimal, BeforeValidator(_seconds), Field(max_digits=12, decimal_places=6, allow_inf_nan=False)
-]
-IpAddress = Annotated[Any, BeforeValidator(_address)]
+Seconds = Annotated[Decimal, PlainValidator(_seconds, json_schema_input_type=str | int | float)]
+IpAddress = Annotated[Any, PlainValidator(_address, json_schema_input_type=str)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 

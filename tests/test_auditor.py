@@ -97,7 +97,7 @@ def only(*happenings: Received | Sealed) -> Verdict:
 
 
 def test_an_inbound_call_follows_the_number_at_its_instant_wherever_it_was_routed() -> None:
-    inbound = {
+    inbound: dict[str, Any] = {
         "direction": "inbound",
         "to_number": "212 555 0100",
         "source_ip": "2001:db8::1",

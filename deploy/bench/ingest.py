@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
+import psycopg2.extensions
 from confluent_kafka import Producer
 from rich.console import Console
 from sqlalchemy import Engine, text
@@ -102,7 +103,7 @@ def _read_so_far(engine: Engine) -> int:
 def _ceiling_rate(engine: Engine) -> float:
     """Rows a second of a plain COPY of the ledger's own rows into a bare table, from memory."""
     connection = engine.raw_connection()
-    with connection.cursor() as cursor:
+    with closing(cast("psycopg2.extensions.cursor", connection.cursor())) as cursor:
         rows = io.BytesIO()
         cursor.copy_expert("copy (select * from usage_records) to stdout", rows)
         rates = []

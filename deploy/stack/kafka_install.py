@@ -135,7 +135,7 @@ def _fetch() -> None:
     )
     if done.returncode:
         errors = [line for line in done.stdout.splitlines() if "ERROR" in line] or [done.stderr]
-        raise BrokerUnavailableError("Maven could not fetch Apache Kafka:\n" + "\n".join(errors[:5]))
+        raise BrokerUnavailableError("Maven could not fetch Apache Kafka:\n" + "\n".join(errors[:3]))
     (libraries / "fetched").write_text(_pom_digest())
 
 

@@ -8,20 +8,16 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 from invoicing.sandbox.forms import Form, boolean, group, integer, text, texts
 from invoicing.sandbox.refusal import invalid, missing
+from invoicing.sandbox.rules import Thing, due_date_of, is_chargeable, line_of, metadata_of, refuse_item
 
-ITEMS_MAX: Final = 250
-DESCRIPTION_MAX: Final = 500
-AMOUNT_MAX: Final = 99_999_999
 FUTURE_SECONDS_MAX: Final = 5 * 366 * 86_400
 MINIMUM_CHARGE: Final = 50
 TAX_PERCENT: Final = 10  # any rate will do: it only has to be seen
 ADVANCE_SECONDS: Final = 3_600  # an advancing draft without a time of its own
-
-Thing = dict[str, Any]
 
 
 class Books:
@@ -83,7 +79,7 @@ class Books:
         """A new draft."""
         customer = self._customer(text(form, "customer") or "", "customer", 400)
         collection = text(form, "collection_method") or "charge_automatically"
-        due_date = _due_date(form, collection, self._timestamp())
+        due_date = due_date_of(form, collection, self._timestamp())
         if collection == "send_invoice" and due_date is None:
             raise invalid(
                 "If collection_method is send_invoice, days_until_due or due_date is needed.", "due_date"
@@ -104,7 +100,7 @@ class Books:
             "due_date": due_date,
             "last_finalization_error": None,
             "livemode": False,
-            "metadata": _metadata(form),
+            "metadata": metadata_of(form),
             "number": None,
             "status": "draft",
             "status_transitions": {"finalized_at": None, "paid_at": None, "voided_at": None},
@@ -121,13 +117,13 @@ class Books:
     def update_invoice(self, invoice_id: str, form: Form) -> Thing:
         """Change a draft."""
         invoice = self._draft(invoice_id, "id", 404)
-        due_date = _due_date(form, invoice["collection_method"], self._timestamp())
+        due_date = due_date_of(form, invoice["collection_method"], self._timestamp())
         self._set_advance(invoice, form)
         if due_date is not None:
             invoice["due_date"] = due_date
         if "description" in form:
             invoice["description"] = text(form, "description")
-        invoice["metadata"] = {**invoice["metadata"], **_metadata(form)}
+        invoice["metadata"] = {**invoice["metadata"], **metadata_of(form)}
         self._set_tax(invoice, form)
         return invoice
 
@@ -157,14 +153,13 @@ class Books:
     def lines(self, invoice_id: str) -> list[Thing]:
         """An invoice's lines, as items put them there."""
         self.invoice(invoice_id)
-        return [_line(item) for item in self.items[invoice_id]]
+        return [line_of(item) for item in self.items[invoice_id]]
 
     def create_item(self, form: Form) -> Thing:
         """One more line on a draft."""
         customer = self._customer(text(form, "customer") or "", "customer", 400)
         invoice = self._draft(text(form, "invoice") or "", "invoice", 400)
-        amount = integer(form, "amount")
-        self._refuse_item(form, invoice, customer, amount)
+        amount = refuse_item(form, invoice, customer, len(self.items[invoice["id"]]))
         period = group(form, "period")
         item: Thing = {
             "id": self._new_id("ii"),
@@ -175,7 +170,7 @@ class Books:
             "date": self._timestamp(),
             "description": text(form, "description"),
             "invoice": invoice["id"],
-            "metadata": _metadata(form),
+            "metadata": metadata_of(form),
             "period": {
                 "start": integer(period, "start") or self._timestamp(),
                 "end": integer(period, "end") or self._timestamp(),
@@ -262,7 +257,7 @@ class Books:
         if invoice["total"] < MINIMUM_CHARGE:
             customer["balance"] = customer.get("balance", 0) + invoice["total"]
             self._settle(invoice, "paid")
-        elif invoice["collection_method"] == "charge_automatically" and _chargeable(customer):
+        elif invoice["collection_method"] == "charge_automatically" and is_chargeable(customer):
             self._settle(invoice, "paid")
 
     def _close(self, invoice_id: str, status: str) -> Thing:
@@ -312,22 +307,6 @@ class Books:
         invoice["total_taxes"] = [{"amount": tax, "taxable_amount": invoice["subtotal"]}] if taxed else []
         invoice["total"] = invoice["amount_due"] = invoice["subtotal"] + tax
 
-    def _refuse_item(self, form: Form, invoice: Thing, customer: Thing, amount: int | None) -> None:
-        if amount is None:
-            raise invalid("One of amount or pricing is required.", "amount", "parameter_missing")
-        if abs(amount) > AMOUNT_MAX:
-            raise invalid("Amount must be no more than $999,999.99", "amount", "amount_too_large")
-        if customer["id"] != invoice["customer"]:
-            raise invalid("The customer does not match the invoice's customer.", "customer")
-        if (text(form, "currency") or "").lower() != invoice["currency"]:
-            raise invalid("The currency does not match the invoice's currency.", "currency")
-        if len(text(form, "description") or "") > DESCRIPTION_MAX:
-            raise invalid(f"Description may be at most {DESCRIPTION_MAX} characters.", "description")
-        if len(self.items[invoice["id"]]) >= ITEMS_MAX:
-            raise invalid(f"An invoice may have at most {ITEMS_MAX} items.", code="invoice_too_many_items")
-        if invoice["automatic_tax"]["enabled"] and (amount < 0 or "tax_rates" in form):
-            raise invalid("Automatic tax allows neither negative lines nor tax rates on them.", "amount")
-
     def _change_customer(self, customer: Thing, form: Form) -> Thing:
         for name in ("description", "name", "email", "phone"):
             if name in form:
@@ -337,7 +316,7 @@ class Books:
         if "invoice_settings" in form:
             method = text(group(form, "invoice_settings"), "default_payment_method")
             customer["invoice_settings"]["default_payment_method"] = method or None
-        customer["metadata"] = {**customer["metadata"], **_metadata(form)}
+        customer["metadata"] = {**customer["metadata"], **metadata_of(form)}
         return customer
 
     def _customer(self, customer_id: str, param: str, status: int) -> Thing:
@@ -359,44 +338,3 @@ class Books:
 
     def _new_id(self, prefix: str) -> str:
         return f"{prefix}_{self.account.removeprefix('acct_')}{next(self._numbers):08d}"
-
-
-def _metadata(form: Form) -> dict[str, str]:
-    metadata = texts(form, "metadata")
-    if len(metadata) > 50 or any(len(key) > 40 or len(value) > 500 for key, value in metadata.items()):
-        raise invalid("Metadata may have 50 keys of 40 characters, with values of 500.", "metadata")
-    return metadata
-
-
-def _due_date(form: Form, collection: str, now: int) -> int | None:
-    due_date, days = integer(form, "due_date"), integer(form, "days_until_due")
-    if (due_date is not None or days is not None) and collection != "send_invoice":
-        raise invalid("A due date is only for collection_method send_invoice.", "due_date")
-    if due_date is not None and due_date <= now:
-        raise invalid("Due date must be in the future.", "due_date")
-    return due_date if days is None else now + days * 86_400
-
-
-def _chargeable(customer: Thing) -> bool:
-    return customer.get("invoice_settings", {}).get("default_payment_method") is not None
-
-
-def _line(item: Thing) -> Thing:
-    return {
-        "id": f"il_{item['id'].removeprefix('ii_')}",
-        "object": "line_item",
-        "amount": item["amount"],
-        "currency": item["currency"],
-        "description": item["description"],
-        "discountable": False,
-        "invoice": item["invoice"],
-        "livemode": False,
-        "metadata": item["metadata"],
-        "parent": {
-            "type": "invoice_item_details",
-            "invoice_item_details": {"invoice_item": item["id"], "proration": False},
-            "subscription_item_details": None,
-        },
-        "period": item["period"],
-        "quantity": 1,
-    }

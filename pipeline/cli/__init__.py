@@ -31,4 +31,3 @@ def main() -> None:
     except Refused as refused:
         console_error(str(refused))
         sys.exit(refused.exit_code)
-

@@ -1,5 +1,347 @@
-"""stub"""
+"""Who owns what: accounts, tenants, numbers, IPs, tariffs, and their import from CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from sqlalchemy import Connection
+
+from attribution import assignment_store, changes_store, importing, listing_store
+from attribution.details import AccountDetails, RefusedChangeError, TenantDetails
+from invoicing.address import address_faults
+from pipeline.cli import session
+from pipeline.cli.output import AsJson, Refused, print_json, progress, say, show
+from rollup import tariff_store
+from rollup.tariff_store import NewTariff, TariffRefusedError
+from schemas.periods import utc_text
+
+AccountCode = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's code.")]
+AccountId = Annotated[
+    str, typer.Argument(metavar="TENANT", help="The tenant's Account ID, such as bigcustomer.mypbx.com.")
+]
 
 
-def add_to(app):
-    pass
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this subject."""
+    account = typer.Typer(
+        no_args_is_help=True, help="Accounts: the carrier's customers, who own numbers, IPs and tenants."
+    )
+    account.command("add")(account_add)
+    account.command("list")(account_list)
+    app.add_typer(account, name="account")
+    tenant = typer.Typer(
+        no_args_is_help=True, help="Tenants: an account's customers, known by their Account ID."
+    )
+    commands: dict[str, Callable[..., None]] = {
+        "add": tenant_add,
+        "change": tenant_change,
+        "validate-address": tenant_validate_address,
+        "end": tenant_end,
+        "list": tenant_list,
+        "history": tenant_history,
+    }
+    for name, command in commands.items():
+        tenant.command(name)(command)
+    app.add_typer(tenant, name="tenant")
+    number = typer.Typer(
+        no_args_is_help=True, help="Phone numbers and whose they are; a change works from now on."
+    )
+    number.command("assign")(number_assign)
+    number.command("release")(number_release)
+    number.command("list")(number_list)
+    app.add_typer(number, name="number")
+    ip = typer.Typer(
+        no_args_is_help=True, help="IP networks: dedicated to a tenant, or shared (X-Tenant decides)."
+    )
+    ip.command("assign")(ip_assign)
+    ip.command("release")(ip_release)
+    ip.command("list")(ip_list)
+    app.add_typer(ip, name="ip")
+    tariff = typer.Typer(
+        no_args_is_help=True, help="What the carrier charges an account where the switch sends no cost."
+    )
+    tariff.command("add")(tariff_add)
+    app.add_typer(tariff, name="tariff")
+    app.command("import")(import_file)
+
+
+@contextmanager
+def change(name: str) -> Iterator[tuple[Connection, datetime]]:
+    """A change to the directory: one transaction at one instant that the database's clock gives (A7)."""
+    try:
+        with session.transaction(name) as connection:
+            yield connection, changes_store.take_change_instant(connection)
+    except (RefusedChangeError, TariffRefusedError) as error:
+        raise Refused(str(error)) from error
+
+
+@contextmanager
+def reading(name: str) -> Iterator[Connection]:
+    """A look at the directory; an unknown name is a refusal."""
+    try:
+        with session.transaction(name) as connection:
+            yield connection
+    except RefusedChangeError as error:
+        raise Refused(str(error)) from error
+
+
+def account_add(
+    code: Annotated[str, typer.Argument(help="A handle: letters, digits, '.', '-' and '_'.")],
+    name: Annotated[str, typer.Option(help="Its name.")],
+    currency: Annotated[str, typer.Option(help="ISO 4217, such as USD.")] = "USD",
+    country: Annotated[str, typer.Option(help="Home country, ISO 3166: whose dialling rules apply.")] = "US",
+    region: Annotated[
+        list[str] | None, typer.Option(help="A domestic region; may be repeated. US: US PR VI GU AS MP.")
+    ] = None,
+) -> None:
+    """Make an account."""
+    with change("account add") as (connection, made_at):
+        details = AccountDetails(code, name, currency, country, tuple(region or ()))
+        changes_store.make_account(connection, made_at, details)
+    say(f"account {code} made at {utc_text(made_at)}")
+
+
+def account_list(*, as_json: AsJson = False) -> None:
+    """List accounts."""
+    with session.transaction("account list") as connection:
+        show(listing_store.list_accounts(connection), as_json=as_json, title="accounts", empty="none")
+
+
+def tenant_add(
+    account: AccountCode,
+    tenant: AccountId,
+    name: Annotated[str, typer.Option(help="The tenant's name.")],
+    contact: Annotated[str, typer.Option(help="The contact's name.")],
+    email: Annotated[str, typer.Option(help="Where invoices go.")],
+    phone: Annotated[str, typer.Option(help="The contact's phone number.")],
+    line1: Annotated[str, typer.Option(help="Street address.")],
+    city: Annotated[str, typer.Option(help="City.")],
+    region: Annotated[str, typer.Option(help="State or province.")],
+    postal_code: Annotated[str, typer.Option(help="Postal code.")],
+    country: Annotated[str, typer.Option(help="ISO 3166, such as US.")],
+    line2: Annotated[str, typer.Option(help="Second line of the street address.")] = "",
+) -> None:
+    """Make a tenant; usage is attributed to it from this instant on."""
+    details = TenantDetails(name, contact, email, phone, line1, city, region, postal_code, country, line2)
+    with change("tenant add") as (connection, made_at):
+        changes_store.make_tenant(connection, made_at, account, tenant, details)
+    say(f"tenant {tenant} made at {utc_text(made_at)}")
+
+
+def tenant_change(
+    account: AccountCode,
+    tenant: AccountId,
+    name: Annotated[str | None, typer.Option()] = None,
+    contact: Annotated[str | None, typer.Option()] = None,
+    email: Annotated[str | None, typer.Option()] = None,
+    phone: Annotated[str | None, typer.Option()] = None,
+    line1: Annotated[str | None, typer.Option()] = None,
+    line2: Annotated[str | None, typer.Option()] = None,
+    city: Annotated[str | None, typer.Option()] = None,
+    region: Annotated[str | None, typer.Option()] = None,
+    postal_code: Annotated[str | None, typer.Option()] = None,
+    country: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Change what is known of a tenant; a changed address must be validated again."""
+    given = {
+        "name": name,
+        "contact_name": contact,
+        "billing_email": email,
+        "phone": phone,
+        "address_line1": line1,
+        "address_line2": line2,
+        "city": city,
+        "region": region,
+        "postal_code": postal_code,
+        "country": country,
+    }
+    with change("tenant change") as (connection, made_at):
+        found = changes_store.find_tenant(connection, changes_store.find_account(connection, account), tenant)
+        before, _ = changes_store.present_details(connection, found.id)
+        known = {field: getattr(before, field) for field in given}
+        details = TenantDetails(
+            **known | {field: value for field, value in given.items() if value is not None}
+        )
+        changes_store.change_tenant_details(connection, made_at, account, tenant, details)
+    say(f"tenant {tenant} changed at {utc_text(made_at)}")
+
+
+def tenant_validate_address(account: AccountCode, tenant: AccountId) -> None:
+    """Check a tenant's address against its country's rules; a billing profile can be made only after that."""
+    with change("tenant validate-address") as (connection, made_at):
+        found = changes_store.find_tenant(connection, changes_store.find_account(connection, account), tenant)
+        details, _ = changes_store.present_details(connection, found.id)
+        faults = address_faults(
+            line1=details.address_line1,
+            city=details.city,
+            region=details.region,
+            postal_code=details.postal_code,
+            country=details.country,
+        )
+        if faults:
+            raise Refused(f"the address of {tenant} is not valid: {'; '.join(faults)}")
+        changes_store.mark_address_validated(connection, made_at, account, tenant)
+    say(f"the address of {tenant} is valid")
+
+
+def tenant_end(account: AccountCode, tenant: AccountId) -> None:
+    """End a tenant: its numbers go back to the account, its dedicated IPs become shared; its statements go on."""
+    with change("tenant end") as (connection, made_at):
+        changes_store.end_tenant(connection, made_at, account, tenant)
+    say(f"tenant {tenant} ended at {utc_text(made_at)}")
+
+
+def tenant_list(account: AccountCode, *, as_json: AsJson = False) -> None:
+    """List an account's tenants."""
+    with reading("tenant list") as connection:
+        show(
+            listing_store.list_tenants(connection, account),
+            as_json=as_json,
+            title=f"tenants of {account}",
+            empty="none",
+        )
+
+
+def tenant_history(account: AccountCode, tenant: AccountId, *, as_json: AsJson = False) -> None:
+    """Show all that ever happened to a tenant and its assets."""
+    with reading("tenant history") as connection:
+        show(
+            listing_store.tenant_history(connection, account, tenant),
+            as_json=as_json,
+            title=f"history of {tenant}",
+        )
+
+
+def number_assign(
+    account: AccountCode,
+    number: Annotated[str, typer.Argument(help="E.164, or as dialled in the account's home country.")],
+    tenant: Annotated[
+        str | None, typer.Option(help="The Account ID; left out: the account's, without a tenant.")
+    ] = None,
+) -> None:
+    """Give a number to an account or its tenant, from now on."""
+    with change("number assign") as (connection, made_at):
+        assignment_store.assign_number(connection, made_at, account, number, tenant)
+    say(f"{number} is {tenant or account}'s from {utc_text(made_at)}")
+
+
+def number_release(account: AccountCode, number: str) -> None:
+    """Take a number from its account: nobody owns it from now on."""
+    with change("number release") as (connection, made_at):
+        assignment_store.release_number(connection, made_at, account, number)
+    say(f"{number} is nobody's from {utc_text(made_at)}")
+
+
+def number_list(
+    account: AccountCode,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List an account's numbers."""
+    with reading("number list") as connection:
+        rows = list(listing_store.list_numbers(connection, account, tenant))
+    show(rows, as_json=as_json, title=f"numbers of {account}", empty="none")
+
+
+def ip_assign(
+    account: AccountCode,
+    network: Annotated[
+        str, typer.Argument(help="An address or a network, such as 192.0.2.0/24 or 2001:db8::/48.")
+    ],
+    tenant: Annotated[str | None, typer.Option(help="Dedicated to this tenant; left out: shared.")] = None,
+    default_tenant: Annotated[
+        str | None, typer.Option(help="Of a shared IP: whose calls without X-Tenant are.")
+    ] = None,
+) -> None:
+    """Give an IP network to an account, dedicated to a tenant or shared, from now on."""
+    with change("ip assign") as (connection, made_at):
+        assignment_store.assign_ip(connection, made_at, account, network, tenant, default_tenant)
+    kind = f"dedicated to {tenant}" if tenant else "shared"
+    say(f"{network} is {account}'s, {kind}, from {utc_text(made_at)}")
+
+
+def ip_release(account: AccountCode, network: str) -> None:
+    """Take an IP network from its account: nobody owns it from now on."""
+    with change("ip release") as (connection, made_at):
+        assignment_store.release_ip(connection, made_at, account, network)
+    say(f"{network} is nobody's from {utc_text(made_at)}")
+
+
+def ip_list(account: AccountCode, *, as_json: AsJson = False) -> None:
+    """List an account's IP networks."""
+    with reading("ip list") as connection:
+        show(
+            listing_store.list_ips(connection, account),
+            as_json=as_json,
+            title=f"IPs of {account}",
+            empty="none",
+        )
+
+
+def tariff_add(
+    account: AccountCode,
+    usage_class: Annotated[
+        str, typer.Argument(help="Such as outbound_international, number_local, caller_id_lookup.")
+    ],
+    cost: Annotated[str, typer.Argument(help="Amount in the account's currency, such as 0.0085.")],
+    unit: Annotated[
+        Literal["minute", "event", "month"], typer.Option(help="What the cost is for.")
+    ] = "minute",
+    prefix: Annotated[
+        str, typer.Option(help="Called digits after the plus sign; the longest prefix wins.")
+    ] = "",
+    increments: Annotated[str, typer.Option(help="First and following seconds, such as 60/6.")] = "1/1",
+    effective: Annotated[
+        datetime | None, typer.Option(help="UTC; default: now. The past only where no tariff was.")
+    ] = None,
+) -> None:
+    """Make a tariff."""
+    first, _, following = increments.partition("/")
+    try:
+        amount, steps = Decimal(cost), (int(first), int(following))
+    except (InvalidOperation, ValueError):
+        raise Refused(f"cost {cost!r} must be an amount and increments {increments!r} like 60/6") from None
+    with change("tariff add") as (connection, made_at):
+        owner = changes_store.find_account(connection, account)
+        effective_at = effective.replace(tzinfo=UTC) if effective else made_at
+        new = NewTariff(owner.id, usage_class, effective_at, unit, amount, prefix, *steps)
+        tariff_store.add_tariff(connection, made_at, new)
+    say(f"{usage_class} costs {cost} per {unit} from {utc_text(effective_at)}")
+
+
+def import_file(
+    kind: Annotated[
+        Literal["accounts", "tenants", "numbers", "ips"], typer.Argument(help="What the file holds.")
+    ],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV with a header row.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Import a CSV file, all of it or nothing; in the state bootstrap rows may carry made_at and ended_at."""
+    with file.open("rb") as lines:
+        total = sum(1 for _ in lines)
+    with (
+        change("import") as (connection, made_at),
+        file.open(encoding="utf-8", newline="") as rows,
+        progress(f"importing {kind}", total) as advance,
+    ):
+        try:
+            report = importing.import_csv(connection, made_at, kind, rows, advance)
+        except importing.BadImportError as error:
+            bad = "\n".join(f"  row {each.row}: {each.value!r}: {each.reason}" for each in error.bad_rows)
+            raise Refused(f"nothing was imported, {error.bad_row_count} rows are bad:\n{bad}") from error
+        except UnicodeDecodeError as error:
+            raise Refused(f"{file} is not UTF-8: {error}") from error
+    if as_json:
+        print_json(report)
+    else:
+        say(
+            f"{report.made} {kind} imported, {report.moved} of them moved, {report.unchanged} were so already"
+        )

@@ -24,7 +24,7 @@ from rollup.close_store import AggregatesDifferError
 from schemas.statements import Statement
 
 Month = Annotated[str, typer.Argument(help="A month, such as 2026-10.")]
-OfMonth = Annotated[str | None, typer.Option("--period", help="Only this month, such as 2026-10.")]
+OfPeriod = Annotated[str | None, typer.Option("--period", help="Only this month, such as 2026-10.")]
 OfAccount = Annotated[str | None, typer.Option("--account", help="Only this account, by its code.")]
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant, by its Account ID.")]
 
@@ -108,7 +108,7 @@ def period_rebuild(month: Month, *, as_json: AsJson = False) -> None:
 
 
 def statement_list(
-    *, period: OfMonth = None, account: OfAccount = None, tenant: OfTenant = None, as_json: AsJson = False
+    *, period: OfPeriod = None, account: OfAccount = None, tenant: OfTenant = None, as_json: AsJson = False
 ) -> None:
     """List statements."""
     with session.transaction("statement list") as connection:
@@ -152,7 +152,7 @@ def statement_show(
 
 
 def usage(
-    *, period: OfMonth = None, account: OfAccount = None, tenant: OfTenant = None, as_json: AsJson = False
+    *, period: OfPeriod = None, account: OfAccount = None, tenant: OfTenant = None, as_json: AsJson = False
 ) -> None:
     """Show monthly usage so far, for operators; a month that is open is no statement."""
     with session.transaction("usage") as connection:

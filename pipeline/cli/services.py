@@ -9,22 +9,20 @@ import typer
 from prometheus_client import start_http_server
 from sqlalchemy import Engine, text
 
-import types
-
-import_store = types.SimpleNamespace()
+from attribution import installation_store
+from attribution.details import RefusedChangeError
 from invoicing.sandbox.server import Sandbox
 from pipeline.cli import session
 from pipeline.cli.output import AsJson, Refused, period_argument, say, show_one
 from pipeline.database import migrate as migrate_database
-try:
-    from pipeline.invoicer import run_invoicer
-except ImportError: pass
+from pipeline.invoicer import run_invoicer
 from pipeline.jobs import running_jobs
 from pipeline.logs import configure_logs
 from pipeline.position_store import database_now
 from pipeline.settings import Settings
 from pipeline.signals import stop_on_signals
 from pipeline.worker import run_worker
+from rollup import months_store
 from schemas.periods import Period
 
 _bootstrap_poll_seconds: Final = 2.0
@@ -52,7 +50,7 @@ def migrate() -> None:
     say("the schema is up to date")
 
 
-def bootstrap_status(as_json: AsJson = False) -> None:
+def bootstrap_status(*, as_json: AsJson = False) -> None:
     """Show whether the installation still takes history with its own times."""
     with session.transaction("bootstrap status") as connection:
         row = connection.execute(text("select state, bootstrap_finished_at from installation")).one()
@@ -77,9 +75,12 @@ def bootstrap_finish(
                 f"the first month must lie within the last {_months_back_max} months, and not ahead"
             )
         while month <= Period.of(now).plus(months_ahead):
-            connection.execute(text("select make_period(:first_day)"), {"first_day": month.first_day})
+            months_store.make_month(connection, month)
             month = month.next()
-        import_store.finish_bootstrap(connection, now)
+        try:
+            installation_store.finish_bootstrap(connection, now)
+        except RefusedChangeError as error:
+            raise Refused(str(error)) from error
     say("bootstrap finished: history is closed, workers may consume")
 
 

@@ -44,7 +44,9 @@ def publish(
         raise Refused(f"no such file: {file}")
     else:
         with Path(file).open("rb") as lines:
-            report = _publish(topic, lines, sum(1 for line in Path(file).open("rb") if line.strip()))
+            total = sum(1 for line in lines if line.strip())
+            lines.seek(0)
+            report = _publish(topic, lines, total)
     if as_json:
         print_json(report)
     else:

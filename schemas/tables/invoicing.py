@@ -105,7 +105,9 @@ invoices = Table(
     ),
     # serves: the daily read of what should have been sent (I9)
     Index(
-        "invoices_refresh_idx", "due_at", postgresql_where=text("state in ('scheduled', 'finalization_failed')")
+        "invoices_refresh_idx",
+        "due_at",
+        postgresql_where=text("state in ('scheduled', 'finalization_failed')"),
     ),
     # serves: `invoice list` of a month
     Index("invoices_period_idx", "period", "account_id"),

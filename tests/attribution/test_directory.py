@@ -60,7 +60,8 @@ def histories(draw: st.DrawFn) -> list[Interval]:
     if len(hours) % 2 and draw(st.booleans()):
         hours.pop()
     instants = [on(1) + timedelta(hours=hour) for hour in hours]
-    if instants and draw(st.booleans()):  # moves: each ends where the next begins
+    moves = draw(st.booleans())  # each ends where the next begins
+    if instants and moves:
         return list(zip(instants, [*instants[1:], draw(st.sampled_from([None, on(5)]))], strict=True))
     ends: list[datetime | None] = list(instants[1::2])
     return list(zip(instants[::2], [*ends, None], strict=False))

@@ -11,13 +11,15 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from invoicing import setup_store, store
+from invoicing import setup_store
 from invoicing.gateway import StripeGateway
 from invoicing.invoicer import Invoicer, Worked
 from invoicing.lines import InvoiceLine
 from invoicing.listing_store import InvoiceExplanation, InvoiceListing, explain_invoice, list_invoices
+from invoicing.news_store import Receipt, receive_statement
 from invoicing.profile import BillingProfile
 from invoicing.refresh import refresh_invoice
+from invoicing.retry_store import retry_invoice
 from invoicing.sandbox import Sandbox
 from invoicing.states import State
 from schemas.identity import fact_id
@@ -215,9 +217,9 @@ class World:
             )
         return UUID(body.statement_id)
 
-    def receive(self, statement_id: UUID) -> store.Receipt:
+    def receive(self, statement_id: UUID) -> Receipt:
         with self.engine.begin() as connection:
-            return store.receive_statement(connection, statement_id, self.clock())
+            return receive_statement(connection, statement_id, self.clock())
 
     def received(self, *lines: StatementLine, **fields: Any) -> UUID:
         """A closed statement whose event the consumer has seen, at the clock's instant."""
@@ -247,7 +249,7 @@ class World:
 
     def retry(self, statement_id: UUID) -> State | None:
         with self.engine.begin() as connection:
-            return store.retry(connection, statement_id, self.clock())
+            return retry_invoice(connection, statement_id, self.clock())
 
     def listed(self, statement_id: UUID) -> InvoiceListing:
         with self.engine.begin() as connection:

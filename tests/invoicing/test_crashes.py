@@ -17,7 +17,7 @@ from invoicing.gateway import StripeGateway
 from invoicing.invoicer import Worked
 from invoicing.outcomes import Outcome
 from invoicing.states import State
-from invoicing.store import KEY_TRUST
+from invoicing.steps_store import KEY_TRUST
 from schemas.identity import fact_id
 from tests.invoicing.builders import OUTBOUND, STRIPE_ACCOUNT, World, profile, usage, utc
 
@@ -226,3 +226,29 @@ def test_each_outside_step_was_written_down_before_and_after(world: World, may: 
             {"id": fact_id("invoice", may)},
         )
     assert key == f"{fact_id('invoice', may)}.1.draft.1"
+
+
+def test_a_bad_day_for_stripe_gives_every_statement_its_one_invoice_to_the_cent(world: World) -> None:
+    statements = {}
+    for serial in range(15):
+        world.bill(world.tenant(f"t{serial}.example.com"), utc(2026, 5, 1))
+        minutes = usage(seconds=600 * (serial + 1), cost="1")
+        statements[world.received(minutes, tenant=f"t{serial}.example.com")] = 12 * (serial + 1)
+    faults: list[dict[str, Any]] = [
+        {"action": "reset", "commit": True},
+        {"action": "reset"},
+        {"action": "status", "status": 429},
+        {"action": "status", "status": 500, "saved": True},
+        {"action": "status", "status": 500, "saved": True, "commit": True},
+        {"action": "status", "status": 503, "commit": True},
+    ]
+    world.sandbox.set_faults(*({**fault, "times": None, "rate": 0.05} for fault in faults), seed=1)
+    for statement_id in statements:
+        world.work_until_settled(statement_id, tries_max=100)
+    world.sandbox.set_faults()
+    world.clock.move(utc(2026, 6, 20, 13))
+    assert [world.refresh(statement_id) for statement_id in statements] == [State.SENT] * len(statements)
+    in_stripe = {invoice["metadata"]["statement_id"]: invoice["subtotal"] for invoice in world.in_stripe()}
+    assert in_stripe == {str(statement_id): cents for statement_id, cents in statements.items()}
+    assert len(world.in_stripe()) == len(statements)
+    assert world.fees() == [("5.00", "sent")] * len(statements)

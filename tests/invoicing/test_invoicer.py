@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from invoicing import setup_store
+from invoicing.news_store import Receipt
 from invoicing.profile import BillingProfile
 from invoicing.setup_store import SetupRefusedError
 from invoicing.states import State
-from invoicing.store import Receipt
 from tests.invoicing.builders import OUTBOUND, STRIPE_ACCOUNT, World, profile, statement, usage, utc
 
 HALF_PAST = utc(2026, 6, 20, 12, 30)

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Engine, text
 
 from deploy.stack.postgres import EmbeddedPostgres
 from pipeline.database import connect
+from rollup.announcement import EventTopics
 from rollup.audit_store import rebuild, reconcile
-from rollup.close_store import AggregatesDifferError, ClosedMonth, EventTopics, NotSealedError, close
+from rollup.close_store import AggregatesDifferError, ClosedMonth, NotSealedError, close
 from rollup.reading_store import statement_document, statements
 from rollup.tariff_store import NewTariff, add_tariff
 from schemas.periods import Period

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from rollup import reading_store
-from rollup.close_store import EventTopics, close
+from rollup.announcement import EventTopics
+from rollup.close_store import close
 from tests.rollup.builders import NOVEMBER, OCTOBER, World, at
 
 MID_OCTOBER = at("2026-10-15T12:00:00")

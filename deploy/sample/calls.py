@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
-from deploy.sample_carrier import SampleTariff
+from deploy.sample.carrier import SampleTariff
 
 SWITCH: Final = "sbc-nyc-1"
 _MILLISECOND: Final = Decimal("0.001")
@@ -72,7 +72,12 @@ def wire_time(instant: datetime) -> str:
 
 
 def invite(
-    call_id: str, source_ip: str, at: datetime, x_tenant: str | None, cseq: int = 1, **fields: Any
+    call_id: str,
+    source_ip: str,
+    at: datetime,
+    x_tenant: str | None,
+    cseq: int = 1,
+    **fields: object,
 ) -> dict[str, Any]:
     """An initial INVITE in the envelope of `sip.raw`."""
     headers = {"User-Agent": "example-pbx/4", **({"X-Tenant": x_tenant} if x_tenant else {})}
@@ -90,7 +95,9 @@ def invite(
     }
 
 
-def sip_text(call_id: str, source_ip: str, at: datetime, start_line: str, x_tenant: str | None) -> dict[str, Any]:
+def sip_text(
+    call_id: str, source_ip: str, at: datetime, start_line: str, x_tenant: str | None
+) -> dict[str, Any]:
     """A SIP message as text, with a folded header as some devices still send it."""
     tenant = f"x-tenant:\r\n {x_tenant}\r\n" if x_tenant else ""
     text = (

@@ -1,0 +1,1 @@
+"""A made-up carrier and a month of its traffic, for the demo and for tests."""
