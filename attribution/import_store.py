@@ -107,7 +107,6 @@ def stage_numbers(connection: Connection, rows: Iterable[NumberRow]) -> None:
 def stage_ips(connection: Connection, rows: Iterable[IpRow]) -> None:
     """Put IP assignments where the next functions find them."""
     _stage(connection, "network", "network cidr, default_tenant_id bigint", IpRow._fields, rows)
-    connection.execute(text("create index on imported_network using gist (network inet_ops)"))
 
 
 def overlaps_within(connection: Connection, asset: Asset) -> Iterator[Conflict]:
@@ -146,17 +145,27 @@ def conflicts(connection: Connection, asset: Asset, instant: datetime) -> Iterat
 
 
 def foreign_overlaps(connection: Connection) -> Iterator[Conflict]:
-    """Networks that overlap another account's in time and addresses, in the database or in the file."""
+    """Networks that overlap another account's in time and addresses, in the database or in the file.
+
+    Of two networks that overlap one holds the other, so each is cut to every length there is and looked up.
+    """
     query = """
-        select staged.row, staged.network::text as value, other.network::text as other, accounts.code
-        from (select network, account_id, made_at, ended_at, 0 as row from ip_assignments
-              union all select network, account_id, made_at, ended_at, row from imported_network) as other
-        join imported_network as staged on staged.network && other.network
-         and staged.account_id <> other.account_id and staged.row > other.row
-         and other.made_at < coalesce(staged.ended_at, 'infinity')
-         and staged.made_at < coalesce(other.ended_at, 'infinity')
-        join accounts on accounts.id = other.account_id
-        order by staged.row"""
+        with every as materialized (
+            select network, account_id, made_at, ended_at, 0 as row from ip_assignments
+            union all select network, account_id, made_at, ended_at, row from imported_network),
+        lengths as materialized (select distinct family(network) as version, masklen(network) as length from every)
+        select greatest(narrow.row, wide.row) as row, accounts.code,
+               case when narrow.row > wide.row then narrow.network else wide.network end::text as value,
+               case when narrow.row > wide.row then wide.network else narrow.network end::text as other
+        from every as narrow
+        join lengths on version = family(narrow.network) and length <= masklen(narrow.network)
+        join every as wide on wide.network = set_masklen(narrow.network, length)
+         and narrow.row <> wide.row and narrow.account_id <> wide.account_id
+         and narrow.made_at < coalesce(wide.ended_at, 'infinity')
+         and wide.made_at < coalesce(narrow.ended_at, 'infinity')
+        join accounts
+          on accounts.id = case when narrow.row > wide.row then wide.account_id else narrow.account_id end
+        order by row"""
     for row in connection.execute(text(query)):
         yield Conflict(row.row, row.value, f"overlaps {row.other}, which belongs to account {row.code!r}")
 

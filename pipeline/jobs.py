@@ -22,7 +22,7 @@ _JOBS: Final[dict[str, Callable[[Settings, Engine, threading.Event], None]]] = {
     "closer": run_closer,
     "relay": run_relay,
 }
-_stop_seconds_max: Final = 15.0
+_stop_seconds_max: Final = 5.0  # all are crash-safe: what is not done in time is done by the next
 
 
 @contextmanager

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from confluent_kafka import KafkaError, Message, Producer
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from deploy.sample.expected import Group
+from pipeline.position_store import partition_states
 
 unread_records_max: Final = 6_000  # of about 400 bytes: far from the 5 MiB that one partition holds
 _flush_seconds_max: Final = 30.0
+_look_every_records: Final = 500
 _poll_seconds: Final = 0.1
 
 
@@ -56,10 +58,11 @@ class Sender:
         Raises:
             NotAcknowledgedError: a message was refused or not answered.
         """
-        sent = self.acknowledged
+        sent = looked_at = self.acknowledged
         for group in groups:
-            if sent - self.acknowledged >= unread_records_max or sent % 500 == 0:
+            if sent - looked_at >= _look_every_records:
                 self._wait_for_readers(sent, check)
+                looked_at = sent
             for message in group.messages:
                 self._producer.produce(message.topic, message.value, message.key, on_delivery=self._delivered)
             sent += len(group.messages)
@@ -75,8 +78,8 @@ class Sender:
     def unread(self) -> int:
         """How many acknowledged messages have not been read and committed yet."""
         with self._engine.connect() as connection:
-            rows = connection.execute(text("select topic, partition, next_offset from stream_positions"))
-            read = {(row.topic, row.partition): row.next_offset for row in rows}
+            states = partition_states(connection, sorted({topic for topic, _ in self.ends}))
+        read = {(state.topic, state.partition): state.next_offset for state in states}
         return sum(max(end - read.get(partition, 0), 0) for partition, end in self.ends.items())
 
     def _wait_for_readers(self, sent: int, check: Callable[[], None]) -> None:

@@ -37,8 +37,8 @@ def import_history(engine: Engine, carrier: SampleCarrier, told: Callable[[str, 
         told(kind, report.made)
 
 
-def set_up_billing(engine: Engine, carrier: SampleCarrier) -> None:
-    """Tariffs, validated addresses, Stripe links and billing profiles."""
+def set_up_billing(engine: Engine, carrier: SampleCarrier, *, linked: bool = True) -> None:
+    """Tariffs, validated addresses, billing profiles, and Stripe accounts that exist in the sandbox only (`linked`)."""
     with engine.begin() as connection:
         made_at = take_change_instant(connection)
         accounts = {each.code: find_account(connection, each.code) for each in carrier.accounts}
@@ -55,7 +55,7 @@ def set_up_billing(engine: Engine, carrier: SampleCarrier) -> None:
             )
             add_tariff(connection, made_at, new)
         for account in carrier.accounts:
-            if account.stripe_account is not None:
+            if linked and account.stripe_account is not None:
                 link_stripe(connection, accounts[account.code].id, account.stripe_account, made_at)
         _make_profiles(connection, carrier, made_at)
 

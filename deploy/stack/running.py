@@ -16,6 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from deploy.stack.broker import BrokerUnavailableError
 from deploy.stack.child import Child
 from deploy.stack.mock_broker import EmbeddedBroker
 from deploy.stack.postgres import EmbeddedPostgres, free_port
@@ -25,9 +29,7 @@ SERVICES: Final = ("worker", "invoicer")
 INPUT_PARTITIONS: Final = {"calls.raw": 6, "sip.raw": 4}
 OUTPUT_PARTITIONS: Final = {"statements.closed": 2, "periods.closed": 1}
 
-_OURS: Final = re.compile(
-    r"(TENANT_BILLING_|STRIPE_|PROMETHEUS_|FAUST_).*|DATABASE_URL|KAFKA_BOOTSTRAP_SERVERS|F_.*"
-)
+_OURS: Final = re.compile(r"(TENANT_BILLING_|STRIPE_|FAUST_).*|DATABASE_URL|KAFKA_BOOTSTRAP_SERVERS")
 _stop_seconds_max: Final = 20.0
 _start_seconds_max: Final = 30.0
 _log_tail_lines: Final = 30
@@ -75,6 +77,8 @@ class RunningStack:
         self.logs.mkdir(parents=True, exist_ok=True)
         if self.real.kafka_bootstrap_servers is None:
             self._broker = EmbeddedBroker({**INPUT_PARTITIONS, **OUTPUT_PARTITIONS}).start()
+        else:
+            _make_missing_topics(self.real.kafka_bootstrap_servers)
         if self.real.database_url is None:
             self._postgres = EmbeddedPostgres(options=("fsync=off", "full_page_writes=off"))
             self._postgres.start()
@@ -185,6 +189,23 @@ class RunningStack:
             command = [sys.executable, *arguments]
             root = Path(__file__).parents[2]
             self._children[name] = Child(command, stdout=log, working_directory=root, environment=environment)
+
+
+def _make_missing_topics(bootstrap_servers: str) -> None:
+    """Make the topics that a real cluster lacks; its default replication holds. Existing ones are left alone."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    try:
+        existing = admin.list_topics(timeout=_start_seconds_max).topics
+        wanted = [
+            NewTopic(topic, partitions, config={"message.timestamp.type": kind})
+            for kind, topics in (("LogAppendTime", INPUT_PARTITIONS), ("CreateTime", OUTPUT_PARTITIONS))
+            for topic, partitions in topics.items()
+            if topic not in existing
+        ]
+        for made in admin.create_topics(wanted).values() if wanted else ():
+            made.result(_start_seconds_max)
+    except KafkaException as error:
+        raise BrokerUnavailableError(f"{bootstrap_servers}: {error.args[0].str()}") from error
 
 
 def _inherited() -> dict[str, str]:

@@ -149,6 +149,15 @@ def test_a_refused_change_says_why_and_changes_nothing(
     assert rows(world) == before
 
 
+def test_an_asset_changes_once_at_an_instant(world: Engine) -> None:
+    def twice(connection: Connection, made_at: datetime) -> None:
+        assign_number(connection, made_at, "reseller", NUMBER, "big")
+        assign_number(connection, made_at, "reseller", NUMBER, "small")
+
+    with pytest.raises(RefusedChangeError, match="at this very instant"):
+        change(world, twice)
+
+
 def rows(engine: Engine) -> list[object]:
     with engine.connect() as connection:
         return [

@@ -11,15 +11,16 @@ depends_on = None
 REFUSE_REWRITE = """
 create function refuse_rewrite() returns trigger language plpgsql as $$
 declare
+    once text[] := coalesce(tg_argv, '{}');
     written_once text;
 begin
     if tg_op <> 'UPDATE' then
         raise exception '% is append-only: % refused', tg_table_name, lower(tg_op) using errcode = 'restrict_violation';
     end if;
-    if to_jsonb(new) - tg_argv is distinct from to_jsonb(old) - tg_argv then
+    if to_jsonb(new) - once is distinct from to_jsonb(old) - once then
         raise exception '% is append-only: a row may not change', tg_table_name using errcode = 'restrict_violation';
     end if;
-    foreach written_once in array tg_argv loop
+    foreach written_once in array once loop
         if to_jsonb(old) -> written_once <> 'null'::jsonb
            and to_jsonb(old) -> written_once is distinct from to_jsonb(new) -> written_once then
             raise exception '%.% is written once', tg_table_name, written_once using errcode = 'restrict_violation';
