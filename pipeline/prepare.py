@@ -19,6 +19,7 @@ from rollup.posting_store import HeldRow, QuarantineRow
 from rollup.rate import Rated, Unrated, rate
 from rollup.tariffs import Tariffs
 from rollup.terms import AccountTerms, unowned
+from schemas.bulk import copy_line
 from schemas.decoded import Decoded, Ignored, Rejected
 from schemas.formats.canonical import decode_call, decode_sip
 from schemas.identity import record_key
@@ -159,38 +160,64 @@ def _usage_row(
     tenant_id, reason = (
         (attribution.tenant_id, None) if isinstance(attribution, Attributed) else (None, attribution.reason)
     )
+    started_date, key, content = (
+        record.started_at.date(),
+        record_key(record.switch, record.id),
+        content_id(record),
+    )
+    line = copy_line(
+        (  # in the order of LEDGER_COLUMNS
+            started_date,
+            key,
+            content,
+            attribution.account_id,
+            tenant_id,
+            rated.usage_class,
+            attribution.rule,
+            reason,
+            attribution.assignment_id,
+            rated.tariff_id,
+            attribution.header_ignored,
+            record.switch,
+            record.id,
+            record.call_id,
+            record.service,
+            record.direction,
+            record.from_number,
+            dialled(record.to_number, home_country) if record.to_number else None,
+            None if record.source_ip is None else address_text(record.source_ip),
+            record.x_tenant or None,
+            record.started_at,
+            record.answered_at,
+            record.ended_at,
+            rated.answered,
+            str(rated.answered_seconds),
+            rated.billed_seconds,
+            str(rated.cost),
+            rated.currency,
+            message.received_at,
+            spec.position_id,
+            message.offset,
+        )
+    )
     return UsageRow(
-        started_date=record.started_at.date(),
-        key=record_key(record.switch, record.id),
-        content=content_id(record),
-        account_id=attribution.account_id,
-        tenant_id=tenant_id,
-        usage_class=rated.usage_class,
-        rule=attribution.rule,
-        reason=reason,
-        assignment_id=attribution.assignment_id,
-        tariff_id=rated.tariff_id,
-        header_ignored=attribution.header_ignored or None,
-        switch=record.switch,
-        record_id=record.id,
-        call_id=record.call_id,
-        service=record.service,
-        direction=record.direction,
-        from_number=record.from_number,
-        to_number=dialled(record.to_number, home_country) if record.to_number else None,
-        source_ip=None if record.source_ip is None else address_text(record.source_ip),
-        x_tenant=record.x_tenant or None,
-        started_at=record.started_at,
-        answered_at=record.answered_at,
-        ended_at=record.ended_at,
-        answered=rated.answered,
-        answered_seconds=rated.answered_seconds,
-        billed_seconds=rated.billed_seconds,
-        cost=rated.cost,
-        currency=rated.currency,
-        received_at=message.received_at,
-        position_id=spec.position_id,
-        kafka_offset=message.offset,
+        started_date,
+        key,
+        content,
+        attribution.account_id,
+        tenant_id,
+        rated.usage_class,
+        rated.currency,
+        rated.answered,
+        rated.answered_seconds,
+        rated.billed_seconds,
+        rated.cost,
+        record.started_at,
+        record.switch,
+        record.id,
+        spec.position_id,
+        message.offset,
+        line,
     )
 
 

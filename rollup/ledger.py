@@ -21,7 +21,10 @@ _MIDNIGHT_MARGIN: Final = timedelta(minutes=5)
 
 
 class UsageRow(NamedTuple):
-    """One record as the ledger keeps it; the fields are columns of `usage_records`, in the order they are copied."""
+    """One record as the ledger keeps it: `line` holds the columns `LEDGER_COLUMNS`, ready to be copied.
+
+    Beside it stand the facts that a posting transaction asks for.
+    """
 
     started_date: date
     key: str
@@ -29,36 +32,58 @@ class UsageRow(NamedTuple):
     account_id: int | None
     tenant_id: int | None
     usage_class: str
-    rule: str
-    reason: str | None
-    assignment_id: int | None
-    tariff_id: int | None
-    header_ignored: str | None
-    switch: str
-    record_id: str
-    call_id: str | None
-    service: str
-    direction: str
-    from_number: str | None
-    to_number: str | None
-    source_ip: str | None
-    x_tenant: str | None
-    started_at: datetime
-    answered_at: datetime | None
-    ended_at: datetime | None
+    currency: str
     answered: bool
     answered_seconds: Decimal
     billed_seconds: int
     cost: Decimal
-    currency: str
-    received_at: datetime
+    started_at: datetime
+    switch: str
+    record_id: str
     position_id: int
     kafka_offset: int
+    line: bytes
 
     @property
     def identity(self) -> Identity:
         """What the ledger's unique index holds."""
         return Identity(self.started_date, self.key)
+
+
+# The columns of a ledger row but for its posting period, in the order of `UsageRow.line`.
+LEDGER_COLUMNS: Final = (
+    "started_date",
+    "key",
+    "content",
+    "account_id",
+    "tenant_id",
+    "usage_class",
+    "rule",
+    "reason",
+    "assignment_id",
+    "tariff_id",
+    "header_ignored",
+    "switch",
+    "record_id",
+    "call_id",
+    "service",
+    "direction",
+    "from_number",
+    "to_number",
+    "source_ip",
+    "x_tenant",
+    "started_at",
+    "answered_at",
+    "ended_at",
+    "answered",
+    "answered_seconds",
+    "billed_seconds",
+    "cost",
+    "currency",
+    "received_at",
+    "position_id",
+    "kafka_offset",
+)
 
 
 class Identity(NamedTuple):

@@ -11,12 +11,12 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
-from rollup.ledger import Identity, UsageGroup, UsageRow, UsageSums, nearby_midnight
+from rollup.ledger import LEDGER_COLUMNS, Identity, UsageGroup, UsageRow, UsageSums, nearby_midnight
 from schemas.bulk import copy_line, copy_rows
 from schemas.locks import Lock
 from schemas.periods import Period
 
-_LEDGER_COLUMNS: Final = ("period", "late", *UsageRow._fields)
+_LEDGER_COLUMNS: Final = ("period", "late", *LEDGER_COLUMNS)
 
 
 class HeldRow(NamedTuple):
@@ -289,25 +289,6 @@ def _identity(row: Row[Any]) -> Identity:
     return Identity(row.started_date, row.key.hex)
 
 
-def _ledger_lines(rows: Iterable[UsageRow], posted_to: Mapping[date, date]) -> Iterable[str]:
-    months = {month: (str(period), "f" if period == month else "t") for month, period in posted_to.items()}
-    for row in rows:
-        period, late = months[row.started_date.replace(day=1)]
-        line = _ledger_line(period, late, row)
-        plain = (
-            "\\" not in line and "\n" not in line and "\r" not in line and line.count("\t") == len(row) + 1
-        )
-        yield line if plain else copy_line((period, late, *row))
-
-
-def _ledger_line(period: str, late: str, row: UsageRow) -> str:
-    """`copy_line` of a ledger row whose texts need no escaping: written out, because it is done for every record."""
-    return (
-        f"{period}\t{late}\t{row.started_date}\t{row.key}\t{row.content}\t"
-        f"{row.account_id or ''}\t{row.tenant_id or ''}\t{row.usage_class}\t{row.rule}\t{row.reason or ''}\t"
-        f"{row.assignment_id or ''}\t{row.tariff_id or ''}\t{row.header_ignored or ''}\t{row.switch}\t{row.record_id}\t"
-        f"{row.call_id or ''}\t{row.service}\t{row.direction}\t{row.from_number or ''}\t{row.to_number or ''}\t"
-        f"{row.source_ip or ''}\t{row.x_tenant or ''}\t{row.started_at}\t{row.answered_at or ''}\t"
-        f"{row.ended_at or ''}\t{'t' if row.answered else 'f'}\t{row.answered_seconds}\t{row.billed_seconds}\t"
-        f"{row.cost}\t{row.currency}\t{row.received_at}\t{row.position_id}\t{row.kafka_offset}"
-    )
+def _ledger_lines(rows: Iterable[UsageRow], posted_to: Mapping[date, date]) -> Iterable[bytes]:
+    prefixes = {month: copy_line((period, period != month)) + b"," for month, period in posted_to.items()}
+    return [prefixes[row.started_date.replace(day=1)] + row.line for row in rows]

@@ -273,14 +273,14 @@ def _verdict(
     if first is not None:
         same = _content(first) == _content(record)
         return Verdict("duplicate") if same else Verdict("quarantined", "conflicting_duplicate")
+    owner = _owner(carrier, source, record, message.received_at, invites, as_of)
     if record["started_at"] > as_of:
         verdict = Verdict("held", "clock_ahead")
+    elif isinstance(owner, Verdict):
+        verdict = owner
     else:
-        owner = _owner(carrier, source, record, message.received_at, invites, as_of)
-        verdict = (
-            owner if isinstance(owner, Verdict) else _posted(carrier, source, record, message, owner, sealed)
-        )
-    if verdict.outcome in {"posted", "held"}:
+        verdict = _posted(carrier, source, record, message, owner, sealed)
+    if verdict.outcome in {"posted", "held"} or _waits_for_sip(carrier, source, record):
         standing[record["switch"], record["id"]].append(record)
     return verdict
 
@@ -486,7 +486,7 @@ def _owner(
         return _owner_of_number(carrier, _dialled(record["to_number"], source.home_country), at)
     packet_source = record.get("source_ip")
     name = (record.get("x_tenant") or "").strip() or None
-    if not _waits_for_sip(carrier, source, record, name):
+    if not _waits_for_sip(carrier, source, record):
         return _owner_of_source(carrier, packet_source, name, at)
     counting = _counting(source, record, invites, received_at)
     if not counting:
@@ -530,14 +530,14 @@ def _ip_of(carrier: Carrier, source: Address, at: datetime) -> Ip | None:
     return max(holding, key=lambda each: ip_network(each.network).prefixlen, default=None)
 
 
-def _waits_for_sip(carrier: Carrier, source: Input, record: dict[str, Any], name: str | None) -> bool:
+def _waits_for_sip(carrier: Carrier, source: Input, record: dict[str, Any]) -> bool:
     """Whether SIP events have a say (A10): no source IP, or a shared one without a header."""
-    if not source.sip_context or "call_id" not in record:
+    if record["direction"] == "inbound" or not source.sip_context or "call_id" not in record:
         return False
     if record.get("source_ip") is None:
         return True
     ip = _ip_of(carrier, record["source_ip"], record["started_at"])
-    return name is None and ip is not None and ip.tenant is None
+    return not (record.get("x_tenant") or "").strip() and ip is not None and ip.tenant is None
 
 
 def _counting(
