@@ -19,8 +19,9 @@ class InputTopic(BaseModel):
     """One topic of switches' records and how to read it.
 
     `kind` is `calls` or `sip`. `sip_context`: outbound records on it may lack their header or source IP, which is
-    then taken from SIP events (A10). `edge_addresses`: the carrier's own edge, whose capture of an INVITE wins where
-    several hops were captured. `home_country`: dialling rules for called numbers without `+`.
+    then taken from SIP events (A10). `edge_addresses`: what the carrier's own network sends from; an INVITE seen
+    coming from there is a forwarded copy and cannot say who the customer is. `home_country`: dialling rules for called
+    numbers without `+`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

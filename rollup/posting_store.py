@@ -138,7 +138,7 @@ def merge_usage(connection: Connection, rows: Sequence[UsageRow], posted_to: Map
             "(like usage_records including defaults) on commit delete rows"
         )
     )
-    connection.execute(text("truncate incoming_usage"))
+    connection.execute(text("delete from incoming_usage"))  # of an earlier merge in this transaction
     over_midnight = _claim_midnights(connection, rows)
     candidates = [row for row in rows if row.identity not in over_midnight]
     copy_rows(connection, "incoming_usage", _LEDGER_COLUMNS, _ledger_lines(candidates, posted_to))
@@ -175,26 +175,24 @@ def add_usage(connection: Connection, shard: int, sums: Mapping[UsageGroup, Usag
     """Add to the monthly usage of one writer (L4); sorted, so that writers that share a shard never deadlock."""
     if not sums:
         return
-    ordered = sorted(sums.items(), key=lambda item: tuple(str(part) for part in item[0]))
-    columns: dict[str, list[object]] = {name: [] for name in (*UsageGroup._fields, *UsageSums._fields)}
-    for group, total in ordered:
-        for name, value in zip(columns, (*group, *total), strict=True):
-            columns[name].append(value)
     connection.execute(
         text(
-            "insert into monthly_usage as m (shard, period, usage_period, account_id, tenant_id, usage_class, currency, "
-            "attempts, calls, answered_seconds, billed_seconds, cost) "
-            "select :shard, * from unnest(cast(:period as date[]), cast(:usage_period as date[]), "
-            "cast(:account_id as bigint[]), cast(:tenant_id as bigint[]), cast(:usage_class as text[]), "
-            "cast(:currency as text[]), cast(:attempts as bigint[]), cast(:calls as bigint[]), "
-            "cast(:answered_seconds as numeric[]), cast(:billed_seconds as bigint[]), cast(:cost as numeric[])) "
-            "on conflict (period, shard, usage_period, account_id, tenant_id, usage_class, currency) do update set "
-            "attempts = m.attempts + excluded.attempts, calls = m.calls + excluded.calls, "
-            "answered_seconds = m.answered_seconds + excluded.answered_seconds, "
-            "billed_seconds = m.billed_seconds + excluded.billed_seconds, cost = m.cost + excluded.cost"
-        ),
-        {"shard": shard, **columns},
+            "create temporary table if not exists incoming_sums "
+            "(like monthly_usage including defaults) on commit delete rows"
+        )
     )
+    lines = (copy_line((shard, *group, *total)) for group, total in sums.items())
+    copy_rows(connection, "incoming_sums", ("shard", *UsageGroup._fields, *UsageSums._fields), lines)
+    groups = ", ".join(UsageGroup._fields)
+    added = ", ".join(f"{name} = m.{name} + excluded.{name}" for name in UsageSums._fields)
+    connection.execute(
+        text(
+            f"insert into monthly_usage as m select * from incoming_sums where shard = :shard order by {groups} "  # noqa: S608 (our own column names)
+            f"on conflict (shard, {groups}) do update set {added}"
+        ),
+        {"shard": shard},
+    )
+    connection.execute(text("delete from incoming_sums"))
 
 
 def hold(connection: Connection, rows: Sequence[HeldRow]) -> set[Identity]:

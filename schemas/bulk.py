@@ -31,7 +31,8 @@ def copy_rows(connection: Connection, table: str, columns: Sequence[str], lines:
     statement = f"copy {table} ({', '.join(columns)}) from stdin with (format csv, null 'null', escape '\\')"
     with closing(connection.connection.cursor()) as cursor:  # psycopg2's own: SQLAlchemy has no COPY
         try:
-            cast("psycopg2.extensions.cursor", cursor).copy_expert(statement, io.BytesIO(body))
+            # in one piece: each further read would wait for the interpreter's lock while others compute
+            cast("psycopg2.extensions.cursor", cursor).copy_expert(statement, io.BytesIO(body), len(body) + 1)
         except psycopg2.Error as error:
             raise DBAPIError.instance(statement, None, error, psycopg2.Error) from error
 

@@ -13,8 +13,9 @@ How to use it:
 
 Happenings are in the order in which the product commits them: each partition's messages in their own order, and
 records of one identity in one partition, as switches key them. `Sealed` stands where a month's seal fell.
-What the design leaves to timing, this leaves out: a record that is held and later quarantined counts its resends as
-duplicates.
+A record that must not be posted is quarantined for that, whatever else stands under its identity. One that waits for
+SIP events stands from its arrival, even if it ends in quarantine: its resends are taken for duplicates, as they are if
+they come while it waits.
 """
 
 from __future__ import annotations
@@ -269,28 +270,43 @@ def _verdict(
         record = _call(message.value)
     except _UnreadableError:
         return Verdict("quarantined", "unreadable")
-    first = _standing(record, standing)
-    if first is not None:
-        same = _content(first) == _content(record)
-        return Verdict("duplicate") if same else Verdict("quarantined", "conflicting_duplicate")
-    owner = _owner(carrier, source, record, message.received_at, invites, as_of)
-    if record["started_at"] > as_of:
-        verdict = Verdict("held", "clock_ahead")
-    elif isinstance(owner, Verdict):
-        verdict = owner
-    else:
-        verdict = _posted(carrier, source, record, message, owner, sealed)
-    if verdict.outcome in {"posted", "held"} or _waits_for_sip(carrier, source, record):
-        standing[record["switch"], record["id"]].append(record)
+    waits = _waits_for_sip(carrier, source, record) and record["started_at"] <= as_of
+    verdict = _alone(carrier, source, record, message, invites, sealed, as_of)
+    if verdict.outcome in {"posted", "held"} or waits:
+        first = _standing(record, standing, waiting_only=waits and verdict.outcome == "quarantined")
+        if first is not None:
+            same = _content(first) == _content(record)
+            return Verdict("duplicate") if same else Verdict("quarantined", "conflicting_duplicate")
+        standing[record["switch"], record["id"]].append({**record, "waited": waits})
     return verdict
 
 
+def _alone(
+    carrier: Carrier,
+    source: Input,
+    record: dict[str, Any],
+    message: Received,
+    invites: Sequence[_Invite],
+    sealed: set[str],
+    as_of: datetime,
+) -> Verdict:
+    """What a record becomes if no other stands under its identity."""
+    if record["started_at"] > as_of:
+        return Verdict("held", "clock_ahead")
+    owner = _owner(carrier, source, record, message.received_at, invites, as_of)
+    if isinstance(owner, Verdict):
+        return owner
+    return _posted(carrier, source, record, message, owner, sealed)
+
+
 def _standing(
-    record: dict[str, Any], standing: dict[tuple[str, str], list[dict[str, Any]]]
+    record: dict[str, Any], standing: dict[tuple[str, str], list[dict[str, Any]]], *, waiting_only: bool
 ) -> dict[str, Any] | None:
     """The record that stands under the same identity: same UTC date, or both near the midnight between (L1)."""
     at = record["started_at"]
     for other in standing[record["switch"], record["id"]]:
+        if waiting_only and not (other["waited"] and other["started_at"].date() == at.date()):
+            continue
         if other["started_at"].date() == at.date() or _near_one_midnight(other["started_at"], at):
             return other
     return None

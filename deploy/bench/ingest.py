@@ -77,7 +77,7 @@ def _measure(console: Console, postgres: EmbeddedPostgres, kafka: RealKafka) -> 
 def _ingest_rate(postgres: EmbeddedPostgres, kafka: RealKafka, engine: Engine) -> float:
     """Records a second from the first committed batch to the last."""
     samples: list[tuple[float, int]] = []
-    with _worker(postgres, kafka) as worker:
+    with _worker(postgres, kafka, 1) as worker, _worker(postgres, kafka, 2):
         deadline = time.monotonic() + _wait_seconds_max
         while not samples or samples[-1][1] < _RECORDS:
             posted = _read_so_far(engine)
@@ -142,14 +142,14 @@ def _stock_rate(postgres: EmbeddedPostgres, kafka: RealKafka, engine: Engine) ->
 
 
 @contextmanager
-def _worker(postgres: EmbeddedPostgres, kafka: RealKafka) -> Iterator[Child]:
+def _worker(postgres: EmbeddedPostgres, kafka: RealKafka, number: int) -> Iterator[Child]:
     """A worker process like any other, its log kept beside the database until the end."""
     environment = {
         **os.environ,  # noqa: TID251 (passed on)
         "DATABASE_URL": postgres.url(),
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
     }
-    log = Path(postgres.root) / "worker.log"
+    log = Path(postgres.root) / f"worker-{number}.log"
     with log.open("wb") as output:
         arguments = [sys.executable, "-m", "pipeline.cli", "worker"]
         child = Child(arguments, stdout=output, environment=environment)
