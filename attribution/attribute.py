@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from attribution.context import counting_events, sources
 from attribution.directory import Directory, IpAssignment
@@ -43,8 +43,7 @@ class InputRules:
     edge_addresses: frozenset[Address]
 
 
-@dataclass(frozen=True, slots=True)
-class Attributed:
+class Attributed(NamedTuple):
     """A tenant's usage. `header_ignored`: the other name that a dedicated IP's header gave (A4), made printable."""
 
     account_id: int
@@ -54,8 +53,7 @@ class Attributed:
     header_ignored: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unattributed:
+class Unattributed(NamedTuple):
     """No tenant's usage: the account's own where `account_id` is known, else the unowned bucket's (A6).
 
     `near_match`: the Account ID that an unknown header probably meant.

@@ -22,6 +22,7 @@ from attribution.assets import NumberAssignment, end_microseconds, to_end, to_in
 
 Integers = NDArray[np.int64]
 overlay_numbers_max: Final = 100_000
+assignments_kept_max: Final = 65_536
 _E164: Final = re.compile(r"\+[1-9]\d{6,14}", re.ASCII)
 _NO_TENANT: Final = 0
 _NOTHING_CHANGED: Final[Mapping[int, tuple[NumberAssignment, ...]]] = MappingProxyType({})
@@ -75,7 +76,7 @@ class NumberColumns:
 class NumberTable:
     """An immutable table of number assignments; `changed` makes a new one that shares the columns."""
 
-    __slots__ = ("_cells", "_columns", "_overlay", "_search")
+    __slots__ = ("_assignments", "_cells", "_columns", "_overlay", "_search")
 
     def __init__(
         self,
@@ -88,6 +89,9 @@ class NumberTable:
         self._search = columns.numbers.searchsorted
         # memoryviews give plain ints, which compare faster one by one than numpy's
         self._cells = tuple([memoryview(column.data) for column in columns.each()])
+        self._assignments: dict[
+            int, NumberAssignment
+        ] = {}  # made lately, by row: busy numbers are asked for often
 
     def in_force(self, number: str, at: int) -> NumberAssignment | None:
         """The assignment of an E.164 number at an instant in microseconds; None for anything that is not E.164."""
@@ -139,8 +143,17 @@ class NumberTable:
         return range(first, int(self._search(digits, "right")))
 
     def _assignment(self, row: int) -> NumberAssignment:
+        known = self._assignments.get(row)
+        if known is not None:
+            return known
         number, made, ended, id_, account, tenant = [cells[row] for cells in self._cells]
-        return NumberAssignment(id_, f"+{number}", account, tenant or None, to_instant(made), to_end(ended))
+        assignment = NumberAssignment(
+            id_, f"+{number}", account, tenant or None, to_instant(made), to_end(ended)
+        )
+        if len(self._assignments) >= assignments_kept_max:
+            self._assignments.clear()
+        self._assignments[row] = assignment
+        return assignment
 
     def _merged(self) -> NumberTable:
         """The same table with its overlay in the columns: one pass over each, no sort of the whole."""

@@ -15,6 +15,7 @@ from schemas.records import CallRecord
 
 record_age_max: Final = timedelta(days=400)
 call_duration_max: Final = timedelta(hours=24)
+_seconds_max: Final = int(call_duration_max.total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,12 @@ def _contradiction(record: CallRecord) -> str | None:
             return "ended_at is before answered_at"
         if record.ended_at < record.started_at:
             return "ended_at is before started_at"
-    for field, value in (
-        ("answered_seconds", record.answered_seconds),
-        ("billed_seconds", record.billed_seconds),
-        ("cost", record.cost),
-    ):
-        if value is not None and value < 0:
-            return f"{field} is negative"
+    if record.answered_seconds is not None and record.answered_seconds < 0:
+        return "answered_seconds is negative"
+    if record.billed_seconds is not None and record.billed_seconds < 0:
+        return "billed_seconds is negative"
+    if record.cost is not None and record.cost < 0:
+        return "cost is negative"
     return None
 
 
@@ -63,13 +63,10 @@ def _too_long(record: CallRecord) -> str | None:
     first = min(record.started_at, record.answered_at or record.started_at)
     if record.ended_at is not None and record.ended_at - first > call_duration_max:
         return "it lasted longer than 24 hours"
-    seconds_max = call_duration_max.total_seconds()
-    for field, seconds in (
-        ("answered_seconds", record.answered_seconds),
-        ("billed_seconds", record.billed_seconds),
-    ):
-        if seconds is not None and seconds > seconds_max:
-            return f"{field} is more than 24 hours"
+    if record.answered_seconds is not None and record.answered_seconds > _seconds_max:
+        return "answered_seconds is more than 24 hours"
+    if record.billed_seconds is not None and record.billed_seconds > _seconds_max:
+        return "billed_seconds is more than 24 hours"
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import ROUND_CEILING, Decimal
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from rollup.classify import OUTBOUND_EMERGENCY, is_call, usage_class
 from rollup.tariffs import Tariff, Tariffs
@@ -22,8 +22,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _FREE: Final = Decimal("0.000000")
 
 
-@dataclass(frozen=True, slots=True)
-class Rated:
+class Rated(NamedTuple):
     """A record as it enters the ledger. `answered_seconds` before, `billed_seconds` after increments.
 
     `tariff_id`: the tariff that gave seconds or cost, None where the switch sent both. `region_unknown`: see L9.
