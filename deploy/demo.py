@@ -80,7 +80,7 @@ def main() -> int:
             return _run(stage, arguments)
         except _FAILURES as error:
             stage.console.print("[bold red]The demo failed.[/]")
-            stage.console.print(str(error), markup=False)
+            stage.console.print(str(error), markup=False, soft_wrap=True)
         except KeyboardInterrupt:
             stage.console.print("stopped")
     return 1

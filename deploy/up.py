@@ -70,7 +70,7 @@ def main() -> int:
         console.print(f"a setting is wrong: {error}", markup=False)
         return 2
     except _FAILURES as error:
-        console.print(str(error), markup=False)
+        console.print(str(error), markup=False, soft_wrap=True)
         return 1
     return 0
 

@@ -58,20 +58,6 @@ def skip_gap(connection: Connection, position: Position, log_start: int) -> bool
     return moved.rowcount == 1
 
 
-def advance_over_nothing(
-    connection: Connection, topic: str, partition: int, first: int, following: int
-) -> bool:
-    """Move a position over offsets that hold no record (transaction markers), by compare-and-set (C1)."""
-    moved = connection.execute(
-        text(
-            "update stream_positions set next_offset = :following "
-            "where topic = :topic and partition = :partition and next_offset = :first"
-        ),
-        {"topic": topic, "partition": partition, "first": first, "following": following},
-    )
-    return moved.rowcount == 1
-
-
 def read_to_end(connection: Connection, ends: Mapping[tuple[str, int], int], through: datetime) -> None:
     """Partitions whose position is at their end have been read through an instant (A10)."""
     for (topic, partition), end in sorted(ends.items()):

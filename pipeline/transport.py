@@ -14,14 +14,12 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 
 import aiokafka
 import faust
-import structlog
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.events import Event
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-_log = structlog.get_logger(__name__)
 _poll_seconds: Final = 1.0
 _fetch_wait_ms: Final = 250
 
@@ -36,7 +34,7 @@ class Record(Protocol):
 
 
 class RecordBatch(NamedTuple):
-    """Consecutive records of one partition.
+    """Consecutive records of one partition; none, where a stretch of offsets holds none.
 
     `first_offset` is where the partition's position stood before (it may lie below the first record, over offsets
     that hold no record); `next_offset` is where it stands after. `epoch` tells batches read before a loss of place.
@@ -68,12 +66,16 @@ class PositionSource(Protocol):
 
 @dataclass(slots=True)
 class _Place:
-    """Where one partition is being read."""
+    """Where one partition is being read; `expected` is the next offset that an agent must be given.
+
+    `jump`: where a read went on instead, seen once and read again. The second time it is believed: the offsets between
+    hold no record (transaction markers, compaction). The first time it may be our own doing: a read that a rebalance
+    dropped, the tail of a read from before a seek.
+    """
 
     expected: int
     epoch: int
-    sought: bool = True  # nothing has been read since the last seek: a jump may be the tail of an older read
-    jump: int | None = None  # the offset that a read jumped to, seen once and read again
+    jump: int | None = None
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -112,6 +114,7 @@ class BatchConsumer(driver.Consumer):
         self._places: dict[TP, _Place] = {}
         self._durable: dict[TP, int] = {}
         self._epochs = 0
+        self._looked_at = 0.0
 
     def mark_durable(self, tp: TP, next_offset: int) -> None:
         """The database has committed everything below `next_offset`: Kafka may be told."""
@@ -183,50 +186,52 @@ class BatchConsumer(driver.Consumer):
                 raise
 
     async def _drain_once(self) -> None:
-        generation = self.app.consumer_generation_id
-        fetched, active = await self._wait_next_records(_poll_seconds)
-        if not fetched or self.should_stop:
-            await asyncio.sleep(0)
+        fetched, _ = await self._wait_next_records(_poll_seconds)
+        if self.should_stop:
             return
-        if not self.flow_active:
-            await self._refind_quietly()
-            return
-        for tp, records in fetched.items():
-            if not self.flow_active or self.app.consumer_generation_id != generation:
-                return  # a rebalance: it finds all places anew
+        for tp, records in (fetched or {}).items():
+            if not self.flow_active:
+                return  # a rebalance has begun: it finds all places anew before the flow goes on
             batch = await self._next_batch(ensure_TP(tp), records)
-            wanted = active is None or ensure_TP(tp) in active or ensure_TP(tp) in self._buffered_partitions
-            if batch is not None and wanted:
-                await self._deliver(batch, generation)
+            if batch is not None:
+                await self._deliver(batch)
+        if self.loop.time() >= self._looked_at + _poll_seconds:
+            await self._pass_over_nothing()
+            self._looked_at = self.loop.time()
 
     async def _next_batch(self, tp: TP, records: Sequence[Record]) -> RecordBatch | None:
         """The batch that comes next in a partition; None where the records are not what comes next."""
         place = self._places.get(tp)
         if place is None:
             return None
-        fresh = (
-            records
-            if records[0].offset >= place.expected
-            else [r for r in records if r.offset >= place.expected]
-        )
-        if not fresh:
-            return None
-        first = fresh[0].offset
-        if first > place.expected and place.sought and place.jump != first:
-            # Read after a seek, and not from where it went: the tail of an older read, or offsets without records
-            # (transaction markers, compaction). Reading once more tells which.
-            place.jump = first
-            await self._seek(tp, place.expected)
+        fresh = [record for record in records if record.offset >= place.expected]
+        if not fresh or not await self._believed(tp, place, fresh[0].offset):
             return None
         return RecordBatch(tp, place.expected, fresh[-1].offset + 1, fresh, place.epoch)
 
-    async def _deliver(self, batch: RecordBatch, generation: int) -> None:
-        last = batch.records[-1]
+    async def _believed(self, tp: TP, place: _Place, offset: int) -> bool:
+        """Whether reading may go on at an offset; a jump over what was expected is read once more first."""
+        if offset <= place.expected or place.jump == offset:
+            return True
+        place.jump = offset
+        await self._seek(tp, place.expected)
+        return False
+
+    async def _pass_over_nothing(self) -> None:
+        """Where the reader stands behind what was delivered, the offsets between hold no record (C1)."""
+        for tp, place in list(self._places.items()):
+            position = await self.position(tp) if tp in self.assignment() and self.flow_active else None
+            if position is None or position <= place.expected or self._places.get(tp) is not place:
+                continue
+            if await self._believed(tp, place, position):
+                await self._deliver(RecordBatch(tp, place.expected, position, (), place.epoch))
+
+    async def _deliver(self, batch: RecordBatch) -> None:
         message = ConsumerMessage(
             batch.tp.topic,
             batch.tp.partition,
-            last.offset,
-            last.timestamp / 1000.0,
+            batch.next_offset - 1,
+            batch.records[-1].timestamp / 1000.0 if batch.records else 0.0,
             0,
             (),
             None,
@@ -235,20 +240,13 @@ class BatchConsumer(driver.Consumer):
             0,
             0,
             batch.tp,
-            generation_id=generation,
+            generation_id=self.app.consumer_generation_id,
         )
         place = self._places[batch.tp]
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
         if place.epoch == batch.epoch and self._places.get(batch.tp) is place:
-            place.expected, place.sought, place.jump = batch.next_offset, False, None
-            self._read_offset[batch.tp] = last.offset
-
-    async def _refind_quietly(self) -> None:
-        """Records came while the flow was stopped and are dropped: find the places again."""
-        try:
-            await self.perform_seek()
-        except Exception as error:  # noqa: BLE001 (the flow is stopped: the next assignment tries again)
-            _log.warning("place_not_found", error=str(error))
+            place.expected, place.jump = batch.next_offset, None
+            self._read_offset[batch.tp] = batch.next_offset - 1
 
 
 class BatchTransport(driver.Transport):

@@ -42,8 +42,8 @@ def show_statements(console: Console, statements: tuple[ClosedStatement, ...]) -
             Decimal(0),
         )
         table.add_section()
-        table.add_row("all of the account's usage", *[""] * 6, f"{total:,.2f}")
-        console.print(table)
+        table.add_row("account total", *[""] * 6, f"{total:,.2f}")
+        _show(console, table)
 
 
 def show_invoices(console: Console, outcome: Outcome) -> None:
@@ -53,12 +53,12 @@ def show_invoices(console: Console, outcome: Outcome) -> None:
     for each in outcome.invoices:
         sent = f"{each.send_at:%Y-%m-%d}" if each.send_at else ""
         table.add_row(each.tenant, each.state, each.reason or "", _amount(each), sent)
-    console.print(table)
+    _show(console, table)
     fees = _table("Phantom fees: on the account, for an invoice sent on usage under 5.00")
     _columns(fees, "account", "tenant", right=("fee",))
     for fee in outcome.fees:
         fees.add_row(fee.account, fee.tenant, _money(fee.amount, fee.currency))
-    console.print(fees)
+    _show(console, fees)
 
 
 def show_unattributed(console: Console, usage: list[UnattributedUsage], headers: list[IgnoredHeader]) -> None:
@@ -70,14 +70,14 @@ def show_unattributed(console: Console, usage: list[UnattributedUsage], headers:
         table.add_row(
             each.account or "(nobody)", each.reason, _MEANINGS.get(each.reason, ""), str(each.records), cost
         )
-    console.print(table)
+    _show(console, table)
     ignored = _table("X-Tenant headers that were ignored: the address is another tenant's own")
     _columns(ignored, "source address", "header named", "charged to", right=("records",))
     for header in headers[:_headers_shown_max]:
         ignored.add_row(header.source_ip, header.named, header.tenant, str(header.records))
     if len(headers) > _headers_shown_max:
         ignored.caption = f"and {len(headers) - _headers_shown_max} more"
-    console.print(ignored)
+    _show(console, ignored)
 
 
 def show_quarantine(console: Console, examples: list[tuple[str, int, str]]) -> None:
@@ -87,7 +87,7 @@ def show_quarantine(console: Console, examples: list[tuple[str, int, str]]) -> N
     table.add_column("most often")
     for reason, records, detail in examples:
         table.add_row(reason, str(records), detail)
-    console.print(table)
+    _show(console, table)
 
 
 def conservation_line(outcome: Outcome) -> str:
@@ -160,6 +160,11 @@ def _statement_cells(statement: Statement) -> tuple[str, ...]:
     )
 
 
+def _show(console: Console, table: Table) -> None:
+    console.print(table)
+    console.print()
+
+
 def _table(title: str) -> Table:
     return Table(
         title=title,
@@ -167,6 +172,7 @@ def _table(title: str) -> Table:
         title_style="bold",
         box=box.SIMPLE,
         caption_justify="left",
+        show_edge=False,
         padding=(0, 1, 0, 0),
     )
 

@@ -32,7 +32,7 @@ OUTPUT_PARTITIONS: Final = {"statements.closed": 2, "periods.closed": 1}
 _OURS: Final = re.compile(r"(TENANT_BILLING_|STRIPE_|FAUST_).*|DATABASE_URL|KAFKA_BOOTSTRAP_SERVERS")
 _stop_seconds_max: Final = 20.0
 _start_seconds_max: Final = 30.0
-_log_tail_lines: Final = 30
+_log_tail_lines: Final = 15
 
 
 class ServiceEndedError(RuntimeError):

@@ -26,6 +26,11 @@ AccountId = Annotated[
     str, typer.Argument(metavar="TENANT", help="The tenant's Account ID, such as bigcustomer.mypbx.com.")
 ]
 
+Number = Annotated[str, typer.Argument(help="E.164, or as dialled in the account's home country.")]
+IpNetwork = Annotated[
+    str, typer.Argument(help="An address or a network, such as 192.0.2.0/24 or 2001:db8::/48.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this subject."""
@@ -137,16 +142,16 @@ def tenant_add(
 def tenant_change(
     account: AccountCode,
     tenant: AccountId,
-    name: Annotated[str | None, typer.Option()] = None,
-    contact: Annotated[str | None, typer.Option()] = None,
-    email: Annotated[str | None, typer.Option()] = None,
-    phone: Annotated[str | None, typer.Option()] = None,
-    line1: Annotated[str | None, typer.Option()] = None,
-    line2: Annotated[str | None, typer.Option()] = None,
-    city: Annotated[str | None, typer.Option()] = None,
-    region: Annotated[str | None, typer.Option()] = None,
-    postal_code: Annotated[str | None, typer.Option()] = None,
-    country: Annotated[str | None, typer.Option()] = None,
+    name: Annotated[str | None, typer.Option(help="The tenant's name.")] = None,
+    contact: Annotated[str | None, typer.Option(help="The contact's name.")] = None,
+    email: Annotated[str | None, typer.Option(help="Where invoices go.")] = None,
+    phone: Annotated[str | None, typer.Option(help="The contact's phone number.")] = None,
+    line1: Annotated[str | None, typer.Option(help="Street address.")] = None,
+    line2: Annotated[str | None, typer.Option(help="Second line of the street address.")] = None,
+    city: Annotated[str | None, typer.Option(help="City.")] = None,
+    region: Annotated[str | None, typer.Option(help="State or province.")] = None,
+    postal_code: Annotated[str | None, typer.Option(help="Postal code.")] = None,
+    country: Annotated[str | None, typer.Option(help="ISO 3166, such as US.")] = None,
 ) -> None:
     """Change what is known of a tenant; a changed address must be validated again."""
     given = {
@@ -220,7 +225,7 @@ def tenant_history(account: AccountCode, tenant: AccountId, *, as_json: AsJson =
 
 def number_assign(
     account: AccountCode,
-    number: Annotated[str, typer.Argument(help="E.164, or as dialled in the account's home country.")],
+    number: Number,
     tenant: Annotated[
         str | None, typer.Option(help="The Account ID; left out: the account's, without a tenant.")
     ] = None,
@@ -231,7 +236,7 @@ def number_assign(
     say(f"{number} is {tenant or account}'s from {utc_text(made_at)}")
 
 
-def number_release(account: AccountCode, number: str) -> None:
+def number_release(account: AccountCode, number: Number) -> None:
     """Take a number from its account: nobody owns it from now on."""
     with change("number release") as (connection, made_at):
         assignment_store.release_number(connection, made_at, account, number)
@@ -252,9 +257,7 @@ def number_list(
 
 def ip_assign(
     account: AccountCode,
-    network: Annotated[
-        str, typer.Argument(help="An address or a network, such as 192.0.2.0/24 or 2001:db8::/48.")
-    ],
+    network: IpNetwork,
     tenant: Annotated[str | None, typer.Option(help="Dedicated to this tenant; left out: shared.")] = None,
     default_tenant: Annotated[
         str | None, typer.Option(help="Of a shared IP: whose calls without X-Tenant are.")
@@ -267,7 +270,7 @@ def ip_assign(
     say(f"{network} is {account}'s, {kind}, from {utc_text(made_at)}")
 
 
-def ip_release(account: AccountCode, network: str) -> None:
+def ip_release(account: AccountCode, network: IpNetwork) -> None:
     """Take an IP network from its account: nobody owns it from now on."""
     with change("ip release") as (connection, made_at):
         assignment_store.release_ip(connection, made_at, account, network)

@@ -20,7 +20,7 @@ from pipeline.cli.output import (
     show_one,
 )
 from rollup import audit_store, months_store, reading_store
-from rollup.close_store import AggregatesDifferError
+from rollup.close_store import AggregatesDifferError, NotSealedError
 from schemas.statements import Statement
 
 Month = Annotated[str, typer.Argument(help="A month, such as 2026-10.")]
@@ -101,7 +101,10 @@ def period_close(month: Month, *, as_json: AsJson = False) -> None:
 def period_rebuild(month: Month, *, as_json: AsJson = False) -> None:
     """Compute a closed month's statements anew from the ledger and compare their hashes."""
     with session.transaction("period rebuild") as connection:
-        rebuilt = audit_store.rebuild(connection, period_argument(month))
+        try:
+            rebuilt = audit_store.rebuild(connection, period_argument(month))
+        except NotSealedError as error:
+            raise Refused(str(error)) from error
     show(rebuilt, as_json=as_json, title=f"{month} rebuilt")
     if not all(each.same for each in rebuilt):
         raise Refused("a statement is not what the ledger gives")

@@ -25,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from schemas.money import plain
 from schemas.periods import Period, utc_text
@@ -32,6 +33,12 @@ from schemas.periods import Period, utc_text
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with stable field names.")]
 EXIT_REFUSED: Final = 1
 EXIT_WAITING: Final = 3
+_piped_columns: Final = 400  # a table that another program reads is not folded at a terminal's 80
+_JSON_OPTIONS: Final = (
+    orjson.OPT_INDENT_2
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_DATACLASS  # ours say it better
+)
 
 
 class Refused(Exception):  # noqa: N818 (it reads as what happened)
@@ -48,7 +55,7 @@ def show(rows: Sequence[Any], *, as_json: bool, title: str, empty: str = "nothin
     if as_json:
         print_json(records)
     elif not records:
-        Console().print(f"{title}: {empty}", highlight=False)
+        _console().print(f"{title}: {empty}", highlight=False, markup=False)
     else:
         _print_table(records, title)
 
@@ -59,15 +66,15 @@ def show_one(row: Any, *, as_json: bool, title: str) -> None:  # noqa: ANN401 (a
     if as_json:
         print_json(record)
         return
-    table = Table(title=title, box=box.SIMPLE, show_header=False, title_justify="left")
+    table = Table(title=Text(title), box=box.SIMPLE, show_header=False, title_justify="left")
     for name, value in record.items():
-        table.add_row(name, _cell(value))
-    Console().print(table)
+        table.add_row(name, Text(_cell(value)))
+    _console().print(table)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 (any JSON)
     """Print JSON on standard output; money as text, times as RFC 3339."""
-    sys.stdout.write(orjson.dumps(value, default=_json, option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.write(orjson.dumps(value, default=_json, option=_JSON_OPTIONS).decode() + "\n")
 
 
 def say(message: str) -> None:
@@ -107,13 +114,20 @@ def period_argument(text: str) -> Period:
 
 
 def _print_table(records: Sequence[dict[str, Any]], title: str) -> None:
-    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    table = Table(title=Text(title), box=box.SIMPLE, title_justify="left")
     for name, value in records[0].items():
         numeric = isinstance(value, int | Decimal) and not isinstance(value, bool)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for record in records:
-        table.add_row(*(_cell(value) for value in record.values()))
-    Console().print(table)
+        table.add_row(*(Text(_cell(value)) for value in record.values()))
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal and console.width < _piped_columns:
+        console.width = _piped_columns
+    return console
 
 
 def _fields(row: Any) -> dict[str, Any]:  # noqa: ANN401 (any record)
@@ -134,7 +148,7 @@ def _cell(value: object) -> str:
     if isinstance(value, Decimal):
         return plain(value)
     if isinstance(value, dict | list | tuple):
-        return orjson.dumps(value, default=_json).decode()
+        return orjson.dumps(value, default=_json, option=_JSON_OPTIONS & ~orjson.OPT_INDENT_2).decode()
     return str(value)
 
 

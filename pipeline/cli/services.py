@@ -15,7 +15,7 @@ from invoicing.sandbox.server import Sandbox
 from pipeline.cli import session
 from pipeline.cli.output import AsJson, Refused, period_argument, say, show_one
 from pipeline.database import migrate as migrate_database
-from pipeline.invoicer import run_invoicer
+from pipeline.invoicer import run_invoicer, stripe_gateway
 from pipeline.jobs import running_jobs
 from pipeline.logs import configure_logs
 from pipeline.position_store import database_now
@@ -97,6 +97,10 @@ def invoicer() -> None:
     """Turn statement-closed events into Stripe invoices until SIGTERM."""
     settings = _service_settings()
     stop = threading.Event()
+    try:
+        stripe_gateway(settings)
+    except ValueError as error:
+        raise Refused(str(error), exit_code=2) from error
     with session.database("invoicer") as engine, stop_on_signals(stop):
         run_invoicer(settings, engine, stop)
 

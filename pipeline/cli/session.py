@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from pipeline.cli.output import Refused
 from pipeline.database import connect
 from pipeline.settings import Settings
+
+_UNDEFINED_TABLE: Final = "42P01"
 
 
 def settings() -> Settings:
@@ -21,16 +25,25 @@ def settings() -> Settings:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise Refused(f"settings: {wrong}", exit_code=2) from None
+    except SettingsError as error:
+        raise Refused(f"settings: {error}", exit_code=2) from None
 
 
 @contextmanager
 def database(name: str) -> Iterator[Engine]:
-    """An engine on the database that the settings name; an outage is a refusal, not a traceback."""
-    engine = connect(settings().database_url.get_secret_value(), application_name=f"tenant-billing {name}")
+    """An engine on the database that the settings name; what the database says against it is a refusal."""
+    url = settings().database_url.get_secret_value()
+    try:
+        engine = connect(url, application_name=f"tenant-billing {name}")
+    except (ArgumentError, ValueError):
+        raise Refused(
+            "settings: DATABASE_URL must be written as postgresql://user:password@host:port/database",
+            exit_code=2,
+        ) from None
     try:
         yield engine
-    except OperationalError as error:
-        raise Refused(f"the database does not answer: {_first_line(error)}") from error
+    except DBAPIError as error:
+        raise Refused(_told(error)) from error
     finally:
         engine.dispose()
 
@@ -38,14 +51,8 @@ def database(name: str) -> Iterator[Engine]:
 @contextmanager
 def transaction(name: str) -> Iterator[Connection]:
     """One transaction that commits when the command's work is done."""
-    with database(name) as engine:
-        try:
-            with engine.begin() as connection:
-                yield connection
-        except OperationalError:
-            raise
-        except DBAPIError as error:
-            raise Refused(_first_line(error)) from error
+    with database(name) as engine, engine.begin() as connection:
+        yield connection
 
 
 def one_id(connection: Connection, query: str, missing: str, **parameters: object) -> int:
@@ -60,5 +67,10 @@ def one_id(connection: Connection, query: str, missing: str, **parameters: objec
     return int(found)
 
 
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().split("\n", 1)[0]
+def _told(error: DBAPIError) -> str:
+    """What the database said, in a line; without a code of its own it was not reached."""
+    line = str(error.orig).strip().split("\n", 1)[0]
+    code = getattr(error.orig, "pgcode", None)
+    if code is None and isinstance(error, OperationalError):
+        return f"the database does not answer: {line}"
+    return f"{line} (`tenant-billing migrate` makes it)" if code == _UNDEFINED_TABLE else line
