@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -94,7 +95,8 @@ def _run(stage: Stage, arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         arguments.json.write_bytes(orjson.dumps(demo.summary(outcome, wrong), option=orjson.OPT_INDENT_2))
     if arguments.keep:
-        _keep(stage)
+        with suppress(KeyboardInterrupt):
+            _keep(stage)
     return 1 if wrong else 0
 
 

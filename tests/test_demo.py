@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.stack.running import RealParts, RunningStack, ServiceEndedError
+from deploy.stack.running import RunningStack, ServiceEndedError
 
 ROOT = Path(__file__).parents[1]
 OUTCOMES = ("posted", "duplicate", "held", "quarantined", "ignored", "context")
@@ -77,8 +77,8 @@ def test_up_says_where_everything_is_and_stops_all_of_it() -> None:
 
 
 def test_a_service_that_ends_by_itself_is_named_with_its_log(tmp_path: Path) -> None:
-    nowhere = RealParts("127.0.0.1:1", "postgresql://postgres@127.0.0.1:1/none", "sk_test_none")
-    with RunningStack(tmp_path, real=nowhere) as stack:
+    refused = {"TENANT_BILLING_BATCH_RECORDS_MAX": "0"}
+    with RunningStack(tmp_path, refused) as stack:
         stack.start_service("worker")
         with pytest.raises(ServiceEndedError, match=r"the worker ended by itself; its log is .*worker\.log"):
             _check_for_a_while(stack)

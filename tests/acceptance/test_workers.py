@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 
 from deploy.stack.broker import Broker
 from deploy.stack.child import Child
+from deploy.stack.kafka import RealKafka
 from tests.conftest import MakeTopics
 from tests.world import World, inbound, invite, outbound, utc
 
@@ -71,6 +72,12 @@ class Carrier:
                 raise AssertionError(f"{error}\n{log.read_text()[-4000:]}") from None
             finally:
                 child.stop(20)
+
+    def position(self, partition: int) -> int:
+        """The stored position of one partition of calls; -1 where it was never read."""
+        query = "select next_offset from stream_positions where topic = :topic and partition = :partition"
+        rows = self.world.query(query, topic=self.topics["calls"], partition=partition)
+        return int(rows[0].next_offset) if rows else -1
 
     def received(self) -> int:
         return sum(self.world.outcomes().values())
@@ -154,3 +161,39 @@ def test_a_worker_waits_while_the_installation_is_in_bootstrap(carrier: Carrier)
         with carrier.world.engine.begin() as connection:
             connection.exec_driver_sql("update installation set state = 'running'")
         wait_until(lambda: carrier.received() == 1)
+
+
+@pytest.mark.slow
+def test_workers_that_come_and_go_leave_no_partition_behind(carrier: Carrier) -> None:
+    calls = [inbound(f"{index:05}", NUMBER, OCTOBER + timedelta(seconds=index)) for index in range(6000)]
+    with carrier.worker():
+        for start in range(0, 6000, 1500):
+            carrier.produce("calls", *calls[start : start + 1500])
+            with carrier.worker():
+                wait_until(lambda at=start + 700: carrier.received() >= at)  # type: ignore[misc]
+                carrier.produce("calls", calls[start])
+        wait_until(lambda: carrier.received() == 6004)
+    assert carrier.world.outcomes() == {("posted", ""): 6000, ("duplicate", ""): 4}
+
+
+@pytest.mark.kafka
+def test_aborted_transactions_are_not_billed_and_markers_are_passed_over(
+    carrier: Carrier, real_kafka: RealKafka
+) -> None:
+    producer = Producer(
+        {"bootstrap.servers": real_kafka.bootstrap_servers, "transactional.id": carrier.topics["calls"]}
+    )
+    producer.init_transactions(30)
+    for number in range(6):
+        producer.begin_transaction()
+        for serial in range(3):
+            call = inbound(f"{number}-{serial}", NUMBER, OCTOBER + timedelta(seconds=serial))
+            producer.produce(carrier.topics["calls"], json.dumps(call).encode(), partition=0)
+        producer.flush(30)  # an abort would throw away what was not sent yet
+        if number % 2:
+            producer.abort_transaction(30)
+        else:
+            producer.commit_transaction(30)
+    with carrier.worker():
+        wait_until(lambda: carrier.position(0) == 6 * 3 + 6)  # each transaction ends with a marker
+    assert carrier.world.outcomes() == {("posted", ""): 9}
