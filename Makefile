@@ -8,9 +8,9 @@ BIN := .venv/bin
 
 # What a shell may carry that would send an installation, or an import, elsewhere.
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV VIRTUAL_ENV
-export ONLY BENCH_JSON SEED COUNT
+export ONLY BENCH_JSON
 
-.PHONY: help setup demo up test check format bench faults lock clean
+.PHONY: help setup demo up test check format bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list what there is to make
@@ -46,9 +46,6 @@ format: $(READY) ## format the code and mend what the linter can
 
 bench: $(READY) ## measure; ONLY=ingest runs one part, BENCH_JSON=FILE writes the figures
 	$(BIN)/python -m deploy.bench $(ARGUMENTS)
-
-faults: $(READY) ## kill and break everything, then count; SEED=… COUNT=…
-	$(BIN)/python -m deploy.faults $(ARGUMENTS)
 
 lock: ## write requirements.lock anew from pyproject.toml; ARGUMENTS=--upgrade takes newer versions
 	@uv=$$(command -v uv) || { "$(PYTHON)" -m venv .run/uv && .run/uv/bin/python -m pip install --quiet uv && uv=.run/uv/bin/uv; }; \

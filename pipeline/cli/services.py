@@ -110,7 +110,11 @@ def sandbox(
 ) -> None:
     """Run the Stripe sandbox: a stateful stand-in for Stripe on loopback, for trying things without an account."""
     stop = threading.Event()
-    with stop_on_signals(stop), Sandbox(port).start() as running:
+    try:
+        server = Sandbox(port)
+    except OSError as error:
+        raise Refused(f"port {port} cannot be had: {error.strerror}") from error
+    with stop_on_signals(stop), server.start() as running:
         say(f"Stripe sandbox on {running.url}")
         stop.wait()
 

@@ -35,7 +35,7 @@ def database(name: str) -> Iterator[Engine]:
     url = settings().database_url.get_secret_value()
     try:
         engine = connect(url, application_name=f"tenant-billing {name}")
-    except (ArgumentError, ValueError):
+    except (ArgumentError, ImportError, ValueError):
         raise Refused(
             "settings: DATABASE_URL must be written as postgresql://user:password@host:port/database",
             exit_code=2,
