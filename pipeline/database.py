@@ -28,6 +28,7 @@ def connect(url: str, *, application_name: str, pool_size: int = 5) -> Engine:
         pool_size=pool_size,
         max_overflow=5,
         pool_pre_ping=True,
+        hide_parameters=True,  # they name people, and errors are logged
         connect_args={
             "application_name": application_name,
             "options": "-c timezone=UTC -c client_min_messages=warning",

@@ -58,6 +58,13 @@ class PreparedBatch:
         )
 
 
+def joined(batches: Sequence[PreparedBatch]) -> PreparedBatch:
+    """Consecutive batches of one partition as one, to be written in one transaction."""
+    items = [item for batch in batches for item in batch.items]
+    first, last = batches[0], batches[-1]
+    return PreparedBatch(first.position_id, first.first_offset, last.next_offset, items)
+
+
 class RecentKeys:
     """A bounded memory of identities posted lately: what it knows is probably a duplicate, and is merged.
 
@@ -267,19 +274,33 @@ def _copied(connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping
 
 
 def _hold(connection: Connection, rows: _Rows, counts: Counter[tuple[str, str]]) -> None:
-    held = store.hold(connection, [row for _, (row, _) in sorted(rows.held.items())])
-    known = [identity for identity in rows.held if identity not in held]
-    contents = store.held_identities(connection, known) if known else {}
+    """Hold what is not known yet: neither in the ledger, nor waiting already, nor on the other side of midnight."""
+    if not rows.held:
+        return
+    known = store.posted_identities(connection, list(rows.held))
+    fresh = [row for identity, (row, _) in sorted(rows.held.items()) if identity not in known]
+    over_midnight = store.claim_midnights(connection, fresh)
+    held = store.hold(connection, [row for row in fresh if row.identity not in over_midnight])
+    known |= store.held_identities(
+        connection, [each for each in rows.held if each not in held | known.keys()]
+    )
     for identity, (row, message) in rows.held.items():
         if identity in held:
             counts["held", row.reason] += 1
         else:
-            _repeated(contents.get(identity), row, message, rows, counts)
+            _repeated(known.get(identity), row, message, rows, counts)
 
 
 def sqlstate(error: DBAPIError) -> str:
     """The five-character SQLSTATE of a database error; empty where the connection itself failed."""
     return getattr(error.orig, "pgcode", None) or ""
+
+
+def described(error: Exception) -> str:
+    """An error for the log: its kind and, of the database's own, the first line, which holds no row's values."""
+    if isinstance(error, DBAPIError):
+        return f"{type(error).__name__} {sqlstate(error)}: {_short(error)}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _short(error: DBAPIError) -> str:

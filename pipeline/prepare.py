@@ -122,9 +122,12 @@ def _outcome(spec: InputSpec, message: Message, what: Decoded, snapshot: Snapsho
 
 def _call(spec: InputSpec, message: Message, record: CallRecord, snapshot: Snapshot) -> Outcome:
     attribution = attribute(record, snapshot.directory, spec.rules)
-    if isinstance(attribution, Held):
-        return held_row(spec, message, record, attribution)
-    return usage(spec, message, record, attribution, snapshot)
+    if not isinstance(attribution, Held):
+        return usage(spec, message, record, attribution, snapshot)
+    refusal = implausible(record, _terms(None, spec, snapshot), message.received_at, snapshot.oldest)
+    if refusal is not None:  # what the record alone can tell needs no waiting
+        return quarantined(spec.position_id, message, refusal.reason, refusal.detail, None, record.started_at)
+    return held_row(spec, message, record, attribution)
 
 
 def usage(

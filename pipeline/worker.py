@@ -7,12 +7,13 @@ agent is caught there: it backs off, reads its place from Postgres again, and go
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import faust
 import structlog
@@ -22,7 +23,7 @@ from sqlalchemy import Engine
 from attribution.attribute import InputRules
 from pipeline import metrics
 from pipeline.positions import PositionBeyondLogError, Positions
-from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch
+from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, described, joined
 from pipeline.prepare import InputSpec, Message, decode, kafka_instant, latest_start, prepare
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
@@ -31,6 +32,10 @@ from pipeline.transport import BatchApp, RecordBatch
 _log = structlog.get_logger(__name__)
 _back_off_seconds: Final = (0.1, 0.5, 2.0, 5.0, 10.0)
 _buffered_batches_max: Final = 8
+_prepared_batches_max: Final = 8
+_batches_per_transaction_max: Final = 4
+_transactions_at_once_max: Final = 3
+_collect_after_objects: Final = 200_000
 
 
 def build_app(settings: Settings, engine: Engine) -> BatchApp:
@@ -64,6 +69,10 @@ def build_app(settings: Settings, engine: Engine) -> BatchApp:
 def run_worker(settings: Settings, engine: Engine) -> None:
     """Run the agents until SIGTERM or SIGINT; the process ends with Faust's exit status."""
     app = build_app(settings, engine)
+    # Records are made and dropped by the thousand and hold no cycles: looking for some after every 700 costs a fifth.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_collect_after_objects)
     worker = faust.Worker(
         app, loglevel=settings.log_level.upper(), redirect_stdouts=False, override_logging=False
     )
@@ -82,8 +91,19 @@ def input_spec(settings: Settings, topic: InputTopic, position_id: int) -> Input
     )
 
 
+class _Prepared(NamedTuple):
+    """A batch as it was read, and as it is to be written."""
+
+    batch: RecordBatch
+    prepared: PreparedBatch
+
+
 class Ingest:
-    """One agent's work: from the batches of one topic to committed rows."""
+    """One agent's work: from the batches of one topic to committed rows.
+
+    Each partition has a lane of prepared batches. While one transaction of a lane is in the database, the next batches
+    are prepared and join the lane, and go into its next transaction together: transactions grow with the backlog.
+    """
 
     def __init__(
         self, app: BatchApp, settings: Settings, topic: InputTopic, snapshots: Snapshots, poster: BatchPoster
@@ -93,18 +113,38 @@ class Ingest:
         self._topic = topic
         self._snapshots = snapshots
         self._poster = poster
-        self._database = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"post-{topic.topic}")
+        self._database = ThreadPoolExecutor(
+            max_workers=_transactions_at_once_max, thread_name_prefix=f"post-{topic.topic}"
+        )
+        self._lanes: defaultdict[TP, deque[_Prepared]] = defaultdict(deque)
+        self._writers: dict[TP, asyncio.Task[None]] = {}
         self._failures = 0
 
     async def run(self, stream: AsyncIterator[Any]) -> None:
-        """Consume batches for ever: decode one while the one before is being written."""
-        writing: asyncio.Task[None] | None = None
+        """Consume batches for ever: prepare one while those before are being written."""
         async for batch in stream:
             prepared = await self._prepare(batch)
-            if writing is not None:
-                await writing
-            if prepared is not None and self._consumer.is_current(batch):
-                writing = asyncio.create_task(self._post(batch, prepared))
+            if prepared is None:
+                continue
+            self._lanes[batch.tp].append(_Prepared(batch, prepared))
+            if batch.tp not in self._writers:
+                self._writers[batch.tp] = asyncio.create_task(self._write_lane(batch.tp))
+            while sum(map(len, self._lanes.values())) >= _prepared_batches_max:
+                await asyncio.wait(self._writers.values(), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _write_lane(self, tp: TP) -> None:
+        """Write what a partition's lane holds, in order, until it is empty."""
+        lane = self._lanes[tp]
+        try:
+            while lane:
+                taken = [lane.popleft()]
+                while lane and len(taken) < _batches_per_transaction_max:
+                    taken.append(lane.popleft())
+                current = [each for each in taken if self._consumer.is_current(each.batch)]
+                if current:
+                    await self._post(current[0].batch, joined([each.prepared for each in current]))
+        finally:
+            del self._writers[tp]
 
     @property
     def _consumer(self) -> Any:
@@ -136,8 +176,8 @@ class Ingest:
             await self._recover(batch, error)
             return
         self._failures = 0
-        self._consumer.mark_durable(batch.tp, batch.next_offset)
-        self._tell(batch, counts, loop.time() - started)
+        self._consumer.mark_durable(batch.tp, prepared.next_offset)
+        self._tell(batch.tp, prepared, counts, loop.time() - started)
 
     async def _recover(self, batch: RecordBatch, error: Exception) -> None:
         """Back off, then read the partition's place from Postgres again; a lost place needs no waiting."""
@@ -149,7 +189,7 @@ class Ingest:
                 **_place(batch.tp),
                 offset=batch.first_offset,
                 retry_seconds=pause,
-                exc_info=error,
+                error=described(error),
             )
             metrics.BATCH_FAILURES.labels(topic=batch.tp.topic).inc()
             await asyncio.sleep(pause)
@@ -162,21 +202,23 @@ class Ingest:
                 await self._app.crash(refused)
                 return
             except Exception as again:  # noqa: BLE001 (the database may be away for long: keep trying)
-                _log.error("place_not_found", **_place(batch.tp), error=str(again))
+                _log.error("place_not_found", **_place(batch.tp), error=described(again))
                 await asyncio.sleep(_back_off_seconds[-2])
             else:
                 return
 
-    def _tell(self, batch: RecordBatch, counts: Counter[tuple[str, str]], seconds: float) -> None:
+    def _tell(
+        self, tp: TP, prepared: PreparedBatch, counts: Counter[tuple[str, str]], seconds: float
+    ) -> None:
         for (outcome, reason), records in counts.items():
-            metrics.RECORDS.labels(topic=batch.tp.topic, outcome=outcome, reason=reason).inc(records)
-        metrics.POSTING_SECONDS.labels(topic=batch.tp.topic).observe(seconds)
+            metrics.RECORDS.labels(topic=tp.topic, outcome=outcome, reason=reason).inc(records)
+        metrics.POSTING_SECONDS.labels(topic=tp.topic).observe(seconds)
         _log.info(
             "batch",
-            **_place(batch.tp),
-            first=batch.first_offset,
-            next=batch.next_offset,
-            records=len(batch.records),
+            **_place(tp),
+            first=prepared.first_offset,
+            next=prepared.next_offset,
+            records=len(prepared.items),
             seconds=round(seconds, 4),
             outcomes={
                 f"{outcome}/{reason}" if reason else outcome: n for (outcome, reason), n in counts.items()

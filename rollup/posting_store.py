@@ -36,6 +36,11 @@ class HeldRow(NamedTuple):
     kafka_offset: int
     value: bytes
 
+    @property
+    def identity(self) -> Identity:
+        """What it will be known by in the ledger."""
+        return Identity(self.started_date, self.key)
+
 
 class QuarantineRow(NamedTuple):
     """A record that could not be read or must not be posted; fields as columns of `quarantine`."""
@@ -139,7 +144,7 @@ def merge_usage(connection: Connection, rows: Sequence[UsageRow], posted_to: Map
         )
     )
     connection.execute(text("delete from incoming_usage"))  # of an earlier merge in this transaction
-    over_midnight = _claim_midnights(connection, rows)
+    over_midnight = claim_midnights(connection, rows)
     candidates = [row for row in rows if row.identity not in over_midnight]
     copy_rows(connection, "incoming_usage", _LEDGER_COLUMNS, _ledger_lines(candidates, posted_to))
     columns = ", ".join(_LEDGER_COLUMNS)
@@ -153,6 +158,44 @@ def merge_usage(connection: Connection, rows: Sequence[UsageRow], posted_to: Map
     return Merged(new, _standing(connection) if len(new) < len(candidates) else {}, over_midnight)
 
 
+def claim_midnights(connection: Connection, rows: Sequence[UsageRow | HeldRow]) -> set[Identity]:
+    """Claim the keys of records near a midnight; returns those already claimed by the other date (L1)."""
+    claims = sorted(  # of two in one batch the first received claims
+        (midnight, row.key, row.kafka_offset, row.started_date)
+        for row in rows
+        if (midnight := nearby_midnight(row.started_at)) is not None
+    )
+    if not claims:
+        return set()
+    parameters = {
+        "midnights": [claim[0] for claim in claims],
+        "keys": [claim[1] for claim in claims],
+        "dates": [claim[3] for claim in claims],
+    }
+    asked = "unnest(cast(:midnights as date[]), cast(:keys as uuid[]), cast(:dates as date[])) as a(midnight_on, key, started_date)"
+    connection.execute(
+        text(
+            f"insert into midnight_identities (midnight_on, key, started_date) select * from {asked} "  # noqa: S608 (our own text)
+            "on conflict (midnight_on, key) do nothing"
+        ),
+        parameters,
+    )
+    elsewhere = connection.execute(
+        text(
+            f"select a.started_date, a.key from {asked} "  # noqa: S608 (our own text)
+            "join midnight_identities m on m.midnight_on = a.midnight_on and m.key = a.key "
+            "where m.started_date <> a.started_date"
+        ),
+        parameters,
+    )
+    return {_identity(row) for row in elsewhere}
+
+
+def posted_identities(connection: Connection, identities: Sequence[Identity]) -> dict[Identity, str]:
+    """The contents of those identities that are in the ledger."""
+    return _contents(connection, "usage_records", identities)
+
+
 def anything_held(connection: Connection) -> bool:
     """Whether any record waits at all; spares the look-up of held identities where none does."""
     return bool(connection.scalar(text("select exists (select from held_records)")))
@@ -160,15 +203,7 @@ def anything_held(connection: Connection) -> bool:
 
 def held_identities(connection: Connection, identities: Sequence[Identity]) -> dict[Identity, str]:
     """The contents of those identities that are held now."""
-    rows = connection.execute(
-        text(
-            "select h.started_date, h.key, h.content from held_records h "
-            "join unnest(cast(:dates as date[]), cast(:keys as uuid[])) as a(started_date, key) "
-            "on h.started_date = a.started_date and h.key = a.key"
-        ),
-        {"dates": [each.started_date for each in identities], "keys": [each.key for each in identities]},
-    )
-    return {_identity(row): row.content.hex for row in rows}
+    return _contents(connection, "held_records", identities)
 
 
 def add_usage(connection: Connection, shard: int, sums: Mapping[UsageGroup, UsageSums]) -> None:
@@ -239,6 +274,18 @@ def count(connection: Connection, position_id: int, writer: str, counts: Iterabl
     )
 
 
+def _contents(connection: Connection, table: str, identities: Sequence[Identity]) -> dict[Identity, str]:
+    rows = connection.execute(
+        text(
+            f"select t.started_date, t.key, t.content from {table} t "  # noqa: S608 (our own table names)
+            "join unnest(cast(:dates as date[]), cast(:keys as uuid[])) as a(started_date, key) "
+            "on t.started_date = a.started_date and t.key = a.key"
+        ),
+        {"dates": [each.started_date for each in identities], "keys": [each.key for each in identities]},
+    )
+    return {_identity(row): row.content.hex for row in rows}
+
+
 def _standing(connection: Connection) -> dict[Identity, str]:
     """What the ledger holds under the identities that came in, each with its content."""
     rows = connection.execute(
@@ -248,39 +295,6 @@ def _standing(connection: Connection) -> dict[Identity, str]:
         )
     )
     return {_identity(row): row.content.hex for row in rows}
-
-
-def _claim_midnights(connection: Connection, rows: Sequence[UsageRow]) -> set[Identity]:
-    """Claim the keys of records near a midnight; returns those already claimed by the other date (L1)."""
-    claims = sorted(  # of two in one batch the first received claims
-        (midnight, row.key, row.kafka_offset, row.started_date)
-        for row in rows
-        if (midnight := nearby_midnight(row.started_at)) is not None
-    )
-    if not claims:
-        return set()
-    parameters = {
-        "midnights": [claim[0] for claim in claims],
-        "keys": [claim[1] for claim in claims],
-        "dates": [claim[3] for claim in claims],
-    }
-    asked = "unnest(cast(:midnights as date[]), cast(:keys as uuid[]), cast(:dates as date[])) as a(midnight_on, key, started_date)"
-    connection.execute(
-        text(
-            f"insert into midnight_identities (midnight_on, key, started_date) select * from {asked} "  # noqa: S608 (our own text)
-            "on conflict (midnight_on, key) do nothing"
-        ),
-        parameters,
-    )
-    elsewhere = connection.execute(
-        text(
-            f"select a.started_date, a.key from {asked} "  # noqa: S608 (our own text)
-            "join midnight_identities m on m.midnight_on = a.midnight_on and m.key = a.key "
-            "where m.started_date <> a.started_date"
-        ),
-        parameters,
-    )
-    return {_identity(row) for row in elsewhere}
 
 
 def _identity(row: Row[Any]) -> Identity:

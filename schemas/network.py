@@ -37,8 +37,10 @@ def network(text: str) -> Network:
     """Read one network in CIDR form; a bare address is a network of one.
 
     Raises:
-        ValueError: the text is no network, or has bits set to the right of its prefix.
+        ValueError: the text is no network, carries a zone, or has bits set to the right of its prefix.
     """
+    if "%" in text:
+        raise ValueError(f"{text!r} carries a zone")
     parsed = ip_network(text.strip(), strict=True)
     if isinstance(parsed, IPv6Network):
         mapped = parsed.network_address.ipv4_mapped

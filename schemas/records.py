@@ -60,7 +60,10 @@ def _decimal(text: str, shape: re.Pattern[str], otherwise: str) -> Decimal:
 def _address(value: object) -> network.Address:
     if not isinstance(value, str):
         raise ValueError("an address must be a string")  # noqa: TRY004 (pydantic's protocol)
-    return network.address(value)
+    try:
+        return network.address(value)
+    except ValueError:
+        raise ValueError("this is no IPv4 or IPv6 address") from None  # the value may tell who it is
 
 
 UtcTime = Annotated[AwareDatetime, AfterValidator(_utc)]

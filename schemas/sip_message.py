@@ -54,7 +54,7 @@ def read_sip_message(text: str) -> SipMessage:
     cseq = _CSEQ.fullmatch(headers.get("cseq", [""])[0])
     if cseq is None:
         raise MalformedSipError("no CSeq with a number and a method")
-    to_tag = _TAG.search(headers.get("to", [""])[0].rpartition(">")[2] or headers.get("to", [""])[0])
+    to_tag = _TAG.search(headers.get("to", [""])[0].rpartition(">")[2])  # parameters follow the address
     return SipMessage(
         method=method,
         call_id=call_ids[0],

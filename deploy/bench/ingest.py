@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final, cast
 
+import psutil
 import psycopg2.extensions
 from confluent_kafka import Producer
 from rich.console import Console
@@ -32,7 +33,8 @@ from schemas.periods import Period
 
 _PARTITIONS: Final = 8
 _TENANTS: Final = 1000
-_RECORDS: Final = 100_000
+_WORKERS: Final = 1
+_RECORDS: Final = 200_000
 _STOCK_RECORDS: Final = 2_000
 _CEILING_RUNS: Final = 3
 _wait_seconds_max: Final = 300.0
@@ -58,8 +60,10 @@ def _measure(console: Console, postgres: EmbeddedPostgres, kafka: RealKafka) -> 
     kafka.create_topics({"calls.raw": _PARTITIONS, "sip.raw": 1, "calls.stock": 1})
     _publish(kafka, "calls.raw", call_records(_RECORDS, _TENANTS, period))
     _publish(kafka, "calls.stock", call_records(_STOCK_RECORDS, _TENANTS, period, seed=2))
-    ingest = _ingest_rate(postgres, kafka, engine)
-    console.print(f"Kafka to committed: {ingest:,.0f} records/s")
+    ingest, cpu = _ingest_rate(postgres, kafka, engine)
+    console.print(
+        f"Kafka to committed: {ingest:,.0f} records/s by {_WORKERS} workers, {cpu:.0f} µs of CPU a record"
+    )
     ceiling = _ceiling_rate(engine)
     console.print(f"plain COPY of the same rows: {ceiling:,.0f} rows/s (median of {_CEILING_RUNS})")
     stock = _stock_rate(postgres, kafka, engine)
@@ -69,29 +73,43 @@ def _measure(console: Console, postgres: EmbeddedPostgres, kafka: RealKafka) -> 
         "ingest_records_per_second": ingest,
         "copy_rows_per_second": ceiling,
         "stock_faust_records_per_second": stock,
+        "worker_cpu_us_per_event": cpu,
         "ingest_to_copy": ingest / ceiling,
         "ingest_to_stock_faust": ingest / stock,
     }
 
 
-def _ingest_rate(postgres: EmbeddedPostgres, kafka: RealKafka, engine: Engine) -> float:
-    """Records a second from the first committed batch to the last."""
+def _ingest_rate(postgres: EmbeddedPostgres, kafka: RealKafka, engine: Engine) -> tuple[float, float]:
+    """Records a second while all workers are at work, and their CPU time per record in microseconds.
+
+    The first fifth (workers joining the group) and the last tenth (partitions running out) are left out of the rate.
+    """
     samples: list[tuple[float, int]] = []
-    with _worker(postgres, kafka, 1) as worker, _worker(postgres, kafka, 2):
+    with ExitStack() as stack:
+        workers = [stack.enter_context(_worker(postgres, kafka, number)) for number in range(_WORKERS)]
+        started = [_cpu_seconds(worker) for worker in workers]
         deadline = time.monotonic() + _wait_seconds_max
         while not samples or samples[-1][1] < _RECORDS:
             posted = _read_so_far(engine)
-            if posted:
-                samples.append((time.perf_counter(), posted))
-            if time.monotonic() > deadline or not worker.running:
+            if not posted:
+                started = [_cpu_seconds(worker) for worker in workers]
+            samples.append((time.perf_counter(), posted))
+            if time.monotonic() > deadline or not all(worker.running for worker in workers):
                 raise RuntimeError(f"only {posted} of {_RECORDS} records were read in time")
-            time.sleep(0.02)
+            time.sleep(0.05)
+        used = sum(_cpu_seconds(worker) for worker in workers) - sum(started)
     with engine.connect() as connection:
         in_ledger = connection.execute(text("select count(*) from usage_records")).scalar_one()
         in_usage = connection.execute(text("select sum(attempts) from monthly_usage")).scalar_one()
     assert in_ledger == in_usage == _RECORDS, (in_ledger, in_usage)
-    (first_at, first), (last_at, last) = samples[0], samples[-1]
-    return (last - first) / (last_at - first_at)
+    window = [sample for sample in samples if _RECORDS * 0.2 <= sample[1] <= _RECORDS * 0.9]
+    (first_at, first), (last_at, last) = window[0], window[-1]
+    return (last - first) / (last_at - first_at), used / _RECORDS * 1e6
+
+
+def _cpu_seconds(worker: Child) -> float:
+    times = psutil.Process(worker.process.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _read_so_far(engine: Engine) -> int:

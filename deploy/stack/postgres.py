@@ -28,7 +28,17 @@ _start_seconds_max: Final = 30.0
 _stop_seconds_max: Final = 30.0
 _PR_SET_PDEATHSIG: Final = 1
 _UNPRIVILEGED: Final = "nobody"
-_INITDB_ARGUMENTS: Final = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-instructions", "--no-sync")
+_INITDB_ARGUMENTS: Final = (
+    "-U",
+    "postgres",
+    "-A",
+    "trust",
+    "-E",
+    "UTF8",
+    "--no-locale",
+    "--no-instructions",
+    "--no-sync",
+)
 
 
 class PostgresUnavailableError(RuntimeError):

@@ -11,7 +11,7 @@ from typing import Final
 import typer
 
 from pipeline.cli import directory, invoices, months, services, stream
-from pipeline.cli.output import Refused, console_error
+from pipeline.cli.output import Refused, console_error, log_beside_output
 
 app: Final = typer.Typer(
     name="tenant-billing",
@@ -26,6 +26,7 @@ for part in (services, directory, stream, months, invoices):
 
 def main() -> None:
     """Run the command line; a refusal is one line on standard error, never a traceback."""
+    log_beside_output()
     try:
         app()
     except Refused as refused:

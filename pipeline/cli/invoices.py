@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
@@ -15,6 +16,7 @@ from attribution import changes_store, import_store
 from attribution.details import RefusedChangeError
 from invoicing import listing_store, retry_store, setup_store, store
 from invoicing.invoicer import Invoicer
+from invoicing.listing_store import FeeListing, InvoiceListing
 from invoicing.plan import Blocked, NotBilled, NothingToBill, ToBill, plan_invoice
 from invoicing.profile import BillingProfile
 from invoicing.refresh import refresh_invoice
@@ -28,6 +30,7 @@ from pipeline.clock import utc_now
 from pipeline.invoicer import stripe_gateway
 from pipeline.position_store import database_now
 from rollup import reading_store
+from schemas.periods import Period
 from schemas.statements import Statement
 
 _unread_rows_max: Final = 10_000
@@ -153,7 +156,7 @@ def invoice_list(
         rows = listing_store.list_invoices(
             connection, account=account, tenant=tenant, period=month, state=state
         )
-    show(rows, as_json=as_json, title="invoices", empty="none")
+    show([_with_month(row) for row in rows], as_json=as_json, title="invoices", empty="none")
 
 
 def invoice_explain(statement: StatementId, *, as_json: AsJson = False) -> None:
@@ -162,10 +165,11 @@ def invoice_explain(statement: StatementId, *, as_json: AsJson = False) -> None:
         found = listing_store.explain_invoice(connection, statement)
     if found is None:
         raise Refused(f"statement {statement} has no invoice")
+    invoice = _with_month(found.invoice)
     if as_json:
-        print_json(found)
+        print_json({"invoice": invoice, "lines": found.lines, "steps": found.steps})
         return
-    show_one(found.invoice, as_json=False, title="invoice")
+    show_one(invoice, as_json=False, title="invoice")
     show(found.lines, as_json=False, title="lines", empty="none")
     show(found.steps, as_json=False, title="steps", empty="none")
 
@@ -255,12 +259,14 @@ def fees(*, account: OfAccount = None, period: OfPeriod = None, as_json: AsJson 
     """List phantom fees: on the account, for invoices sent on next to no usage."""
     month = period_argument(period).first_day if period else None
     with session.transaction("fees") as connection:
-        show(
-            listing_store.list_fees(connection, account=account, period=month),
-            as_json=as_json,
-            title="phantom fees",
-            empty="none",
-        )
+        rows = listing_store.list_fees(connection, account=account, period=month)
+    show([_with_month(row) for row in rows], as_json=as_json, title="phantom fees", empty="none")
+
+
+def _with_month(row: InvoiceListing | FeeListing) -> dict[str, Any]:
+    """The row with its month written as everywhere else: 2026-10."""
+    listed = {field.name: getattr(row, field.name) for field in fields(row)}
+    return listed | {"period": str(Period.of(row.period))}
 
 
 def _account_id(connection: Connection, account: str) -> int:

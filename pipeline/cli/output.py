@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import orjson
+import structlog
 import typer
 from pydantic import BaseModel
 from rich import box
@@ -47,6 +49,14 @@ class Refused(Exception):  # noqa: N818 (it reads as what happened)
     def __init__(self, message: str, exit_code: int = EXIT_REFUSED) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def log_beside_output() -> None:
+    """What the program itself logs goes to standard error, from warnings up; services say more (`pipeline.logs`)."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
 
 
 def show(rows: Sequence[Any], *, as_json: bool, title: str, empty: str = "nothing") -> None:
@@ -117,7 +127,7 @@ def _print_table(records: Sequence[dict[str, Any]], title: str) -> None:
     table = Table(title=Text(title), box=box.SIMPLE, title_justify="left")
     for name, value in records[0].items():
         numeric = isinstance(value, int | Decimal) and not isinstance(value, bool)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for record in records:
         table.add_row(*(Text(_cell(value)) for value in record.values()))
     _console().print(table)

@@ -8,6 +8,7 @@ from typing import Annotated, BinaryIO
 
 import orjson
 import typer
+from confluent_kafka import KafkaException
 
 from pipeline.cli import session
 from pipeline.cli.output import AsJson, Refused, print_json, progress, say, show, show_one
@@ -103,7 +104,11 @@ def _publish(topic: str, lines: BinaryIO, total: int | None) -> PublishReport:
             shown = sent
 
         servers = session.settings().kafka_bootstrap_servers
-        return publish_lines(servers, topic, lines, key_of=_call_id, progress=told)
+        try:
+            return publish_lines(servers, topic, lines, key_of=_call_id, progress=told)
+        except KafkaException as error:
+            why = error.args[0].str() if error.args else error
+            raise Refused(f"record {shown + 1} cannot be sent, those before it were: {why}") from error
 
 
 def _call_id(line: bytes) -> bytes | None:

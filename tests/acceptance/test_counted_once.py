@@ -68,6 +68,30 @@ def test_a_waiting_record_stands_against_what_comes_later_under_its_id(carrier: 
     assert [row.reason for row in carrier.ledger()] == ["no_tenant_header"]
 
 
+def test_a_waiting_record_stands_on_both_sides_of_midnight(carrier: World) -> None:
+    before, after = utc("2026-10-10 23:59:59"), utc("2026-10-11 00:00:01")
+    at = after + timedelta(minutes=10)
+    assert carrier.receive(outbound("a", "198.51.100.7", before), at=at) == {("held", "sip_context"): 1}
+    slipped = outbound("a", "198.51.100.7", after, x_tenant="a.example.com")
+    assert carrier.receive(slipped, at=at) == {("quarantined", "conflicting_duplicate"): 1}
+    carrier.receive(invite("other@example.com", "198.51.100.7", OCTOBER), at=at, topic="sip.raw")
+    carrier.resolve()
+    assert [str(row.started_date) for row in carrier.ledger()] == ["2026-10-10"]
+
+
+def test_a_posted_record_stands_against_one_that_would_have_to_wait(carrier: World) -> None:
+    carrier.receive(outbound("a", "198.51.100.7", OCTOBER, x_tenant="a.example.com"), at=LATER)
+    without = outbound("a", "198.51.100.7", OCTOBER)
+    assert carrier.receive(without, at=LATER) == {("quarantined", "conflicting_duplicate"): 1}
+
+
+def test_what_the_record_alone_shows_to_be_impossible_does_not_wait(carrier: World) -> None:
+    impossible = outbound("a", "198.51.100.7", OCTOBER, answered_seconds="-1")
+    assert carrier.receive(impossible, at=LATER) == {("quarantined", "implausible"): 1}
+    corrected = outbound("a", "198.51.100.7", OCTOBER)
+    assert carrier.receive(corrected, at=LATER) == {("held", "sip_context"): 1}
+
+
 MALFORMED: list[tuple[str, bytes]] = [
     ("JSON", b'{"id": "x", "switch'),
     ("to_number", json.dumps(inbound("x", NUMBER, OCTOBER) | {"to_number": None}).encode()),
