@@ -1,4 +1,4 @@
-"""What an installation sets: read once, from the environment and `TENANT_BILLING_CONFIG`, refused at start if wrong.
+"""What an installation sets: read once, from the environment, refused at start if wrong.
 
 Environment names are the field names in capitals with the prefix `TENANT_BILLING_`; `DATABASE_URL`,
 `KAFKA_BOOTSTRAP_SERVERS`, `STRIPE_API_KEY` and `STRIPE_API_BASE` are read by those names.
@@ -6,6 +6,7 @@ Environment names are the field names in capitals with the prefix `TENANT_BILLIN
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -81,6 +82,20 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0  # 0: no metrics endpoint
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def read(cls) -> Settings:
+        """The settings that the environment gives.
+
+        Raises:
+            ValueError: one is wrong, or a name with our prefix is none of ours (misspelt, it would go unheard).
+        """
+        prefix = str(cls.model_config["env_prefix"])
+        names = {f"{prefix}{field}".upper() for field in cls.model_fields}
+        strangers = sorted(name for name in os.environ if name.startswith(prefix) and name not in names)  # noqa: TID251 (its one home)
+        if strangers:
+            raise ValueError(f"no such setting: {', '.join(strangers)}")
+        return cls()
 
     @property
     def grace(self) -> timedelta:

@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -32,8 +31,13 @@ _AMOUNT: Final = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
 _SECONDS: Final = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,6})?")
 
 
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+def _utc(value: object) -> datetime:
+    """ISO 8601 with `Z` or an offset, or an aware datetime; a bare number could be seconds or milliseconds."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError("a time must be ISO 8601 with Z or an offset, such as 2026-10-31T23:59:58.120Z")
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
 def _amount(value: object) -> Decimal:
@@ -66,7 +70,7 @@ def _address(value: object) -> network.Address:
         raise ValueError("this is no IPv4 or IPv6 address") from None  # the value may tell who it is
 
 
-UtcTime = Annotated[AwareDatetime, AfterValidator(_utc)]
+UtcTime = Annotated[datetime, PlainValidator(_utc, json_schema_input_type=AwareDatetime)]
 Amount = Annotated[Decimal, PlainValidator(_amount, json_schema_input_type=str)]
 # Text that can be stored and hashed: at least one character, no control characters.
 Word = Annotated[

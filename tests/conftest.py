@@ -1,7 +1,7 @@
 """What tests run on: a real Postgres, always, and Apache Kafka where Java and Maven are at hand.
 
 Each test that asks gets a migrated database and topics of its own. Without Java or Maven, librdkafka's embedded broker
-stands in, and the header says so; in CI (`CI` or `TENANT_BILLING_REQUIRE_KAFKA` is set) that is a failure.
+stands in, and the header says so; in CI (`CI` or `REQUIRE_KAFKA` is set) that is a failure.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def database(database_url: str) -> Iterator[Engine]:
 
 
 def _kafka_required() -> bool:
-    names = ("CI", "TENANT_BILLING_REQUIRE_KAFKA")
+    names = ("CI", "REQUIRE_KAFKA")
     return any(os.environ.get(name, "").lower() not in {"", "0", "false"} for name in names)  # noqa: TID251 (the run's own switch)
 
 

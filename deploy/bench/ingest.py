@@ -33,7 +33,7 @@ from schemas.periods import Period
 
 _PARTITIONS: Final = 8
 _TENANTS: Final = 1000
-_WORKERS: Final = 1
+_WORKERS: Final = 2
 _RECORDS: Final = 200_000
 _STOCK_RECORDS: Final = 2_000
 _CEILING_RUNS: Final = 3

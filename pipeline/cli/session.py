@@ -21,12 +21,19 @@ _UNDEFINED_TABLE: Final = "42P01"
 def settings() -> Settings:
     """The settings; a wrong one is refused with its name."""
     try:
-        return Settings()
+        return Settings.read()
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        wrong = "; ".join(f"{_variable(each['loc'])}: {each['msg']}" for each in error.errors())
         raise Refused(f"settings: {wrong}", exit_code=2) from None
-    except SettingsError as error:
+    except (SettingsError, ValueError) as error:
         raise Refused(f"settings: {error}", exit_code=2) from None
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    """The environment variable that a wrong setting was read from, with the place inside it."""
+    name, *inside = [str(step) for step in place]
+    variable = name if name.isupper() else f"TENANT_BILLING_{name.upper()}"
+    return ".".join([variable, *inside])
 
 
 @contextmanager

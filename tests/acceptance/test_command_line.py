@@ -435,9 +435,10 @@ def test_a_database_that_is_away_is_one_line(type_: CommandLine, monkeypatch: py
 @pytest.mark.parametrize(
     ("name", "value", "named"),
     [
-        ("TENANT_BILLING_GRACE_HOURS", "-1", "grace_hours"),
+        ("TENANT_BILLING_GRACE_HOURS", "-1", "TENANT_BILLING_GRACE_HOURS"),
         ("TENANT_BILLING_INPUTS", "calls.raw", "inputs"),
-        ("TENANT_BILLING_LOG_LEVEL", "loud", "log_level"),
+        ("TENANT_BILLING_LOG_LEVEL", "loud", "TENANT_BILLING_LOG_LEVEL"),
+        ("TENANT_BILLING_LOG_LEVLE", "info", "TENANT_BILLING_LOG_LEVLE"),
         ("DATABASE_URL", "somewhere", "DATABASE_URL"),
         ("DATABASE_URL", "mysql://somewhere/else", "DATABASE_URL"),
     ],

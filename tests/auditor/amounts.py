@@ -39,10 +39,9 @@ def posted(
     )
     account = next((each for each in carrier.accounts if each.code == owner.account), unowned)
     at = record["started_at"]
-    if _implausible(record, account):
-        return Verdict("quarantined", "implausible")
-    if message.received_at - at > timedelta(days=400) or month_of(at) < carrier.oldest_month:
-        return Verdict("quarantined", "too_old")
+    refused = refused_at_sight(carrier, record, message, account.currency)
+    if refused is not None:
+        return refused
     seconds = _answered_seconds(record)
     usage_class = _usage_class(record, seconds, account)
     tariff = _tariff(carrier, owner.account, usage_class, record, account)
@@ -67,7 +66,19 @@ def posted(
     )
 
 
-def _implausible(record: dict[str, Any], account: Account) -> bool:
+def refused_at_sight(
+    carrier: Carrier, record: dict[str, Any], message: Received, currency: str = ""
+) -> Verdict | None:
+    """What can be told of a record before its owner is known (L6); with an account's currency, that too."""
+    if _implausible(record, currency):
+        return Verdict("quarantined", "implausible")
+    at = record["started_at"]
+    if message.received_at - at > timedelta(days=400) or month_of(at) < carrier.oldest_month:
+        return Verdict("quarantined", "too_old")
+    return None
+
+
+def _implausible(record: dict[str, Any], currency: str) -> bool:
     started, answered, ended = record["started_at"], record.get("answered_at"), record.get("ended_at")
     day = timedelta(hours=24)
     amounts = [record.get(name, 0) for name in ("answered_seconds", "billed_seconds", "cost")]
@@ -77,7 +88,7 @@ def _implausible(record: dict[str, Any], account: Account) -> bool:
         or any(amount < 0 for amount in amounts)
         or (ended is not None and ended - min(started, answered or started) > day)
         or max(amounts[:2]) > day.total_seconds()
-        or bool(account.currency and record.get("currency") not in {None, account.currency})
+        or bool(currency and record.get("currency") not in {None, currency})
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from tests.auditor.amounts import is_toll_free, posted
+from tests.auditor.amounts import is_toll_free, posted, refused_at_sight
 from tests.auditor.owners import owner_of, waits_for_sip
 from tests.auditor.reading import UnreadableError, invites_in, read_call, sip_verdict
 from tests.auditor.words import (
@@ -82,6 +82,9 @@ def _verdict(
         record = read_call(message.value)
     except UnreadableError:
         return Verdict("quarantined", "unreadable")
+    refused = refused_at_sight(carrier, record, message)
+    if refused is not None:
+        return refused
     waits = waits_for_sip(carrier, source, record) and record["started_at"] <= as_of
     verdict = _alone(carrier, source, record, message, invites, sealed, as_of)
     if verdict.outcome in {"posted", "held"} or waits:
