@@ -260,7 +260,7 @@ def _happenings(story: list[tuple[Any, timedelta]], switch: str) -> list[auditor
         at += later
         match said:
             case Again(back, change) if records:
-                value: Any = _changed(records[-1 - back % len(records)], change)
+                value: Any = {**records[-1 - back % len(records)], **change}
             case Again():
                 continue
             case dict() if "observed_at" in said:
@@ -273,12 +273,6 @@ def _happenings(story: list[tuple[Any, timedelta]], switch: str) -> list[auditor
         is_sip = isinstance(value, dict) and "observed_at" in value
         received.append(auditor.Received("sip.raw" if is_sip else "calls.raw", at, value))
     return received
-
-
-def _changed(record: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """The record again; one that may wait for SIP events stays on its day (it is not looked up over midnight)."""
-    waits = record["direction"] == "outbound" and not (record.get("x_tenant") and record.get("source_ip"))
-    return record if waits and "started_at" in change else {**record, **change}
 
 
 def _record(said: dict[str, Any], switch: str, serial: int) -> dict[str, Any]:

@@ -88,11 +88,11 @@ def _verdict(
     waits = waits_for_sip(carrier, source, record) and record["started_at"] <= as_of
     verdict = _alone(carrier, source, record, message, invites, sealed, as_of)
     if verdict.outcome in {"posted", "held"} or waits:
-        first = _standing(record, standing, waiting_only=waits and verdict.outcome == "quarantined")
+        first = _standing(record, standing)
         if first is not None:
             same = _content(first) == _content(record)
             return Verdict("duplicate") if same else Verdict("quarantined", "conflicting_duplicate")
-        standing[record["switch"], record["id"]].append({**record, "waited": waits})
+        standing[record["switch"], record["id"]].append(record)
     return verdict
 
 
@@ -115,13 +115,11 @@ def _alone(
 
 
 def _standing(
-    record: dict[str, Any], standing: dict[tuple[str, str], list[dict[str, Any]]], *, waiting_only: bool
+    record: dict[str, Any], standing: dict[tuple[str, str], list[dict[str, Any]]]
 ) -> dict[str, Any] | None:
     """The record that stands under the same identity: same UTC date, or both near the midnight between (L1)."""
     at = record["started_at"]
     for other in standing[record["switch"], record["id"]]:
-        if waiting_only and not (other["waited"] and other["started_at"].date() == at.date()):
-            continue
         if other["started_at"].date() == at.date() or _near_one_midnight(other["started_at"], at):
             return other
     return None
