@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple, assert_never
 
 from attribution.attribute import Attributed, Held, InputRules, Unattributed, attribute
@@ -28,6 +29,7 @@ from schemas.numbers import dialled
 from schemas.periods import Period
 from schemas.records import CallRecord, SipEvent
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DECODERS: Final = {("calls", "canonical"): decode_call, ("sip", "canonical"): decode_sip}
 
 
@@ -289,6 +291,7 @@ def _terms(account_id: int | None, spec: InputSpec, snapshot: Snapshot) -> Accou
     return unowned(spec.rules.home_country)
 
 
+@lru_cache(maxsize=4096)
 def kafka_instant(milliseconds: int) -> datetime:
-    """A Kafka timestamp as an instant; exact, where floating-point seconds would not be."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    """A Kafka timestamp as an instant; exact, where floating-point seconds would not be. Neighbours share theirs."""
+    return _EPOCH + timedelta(milliseconds=milliseconds)

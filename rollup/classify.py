@@ -94,6 +94,7 @@ def number_class(number: str) -> str:
     return NUMBER_TOLL_FREE if is_toll_free(number) else NUMBER_LOCAL
 
 
+@lru_cache(maxsize=65_536)
 def is_toll_free(number: str) -> bool:
     """Whether a number in E.164 is toll-free by its country's numbering plan."""
     calling_code = _calling_code(number)

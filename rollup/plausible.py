@@ -79,6 +79,6 @@ def _foreign_currency(record: CallRecord, terms: AccountTerms) -> str | None:
 def _too_old(record: CallRecord, received_at: datetime, oldest: Period) -> str | None:
     if received_at - record.started_at > record_age_max:
         return f"started {utc_text(record.started_at)}, more than {record_age_max.days} days before it was received"
-    if record.started_at < oldest.starts_at:
+    if (record.started_at.year, record.started_at.month) < (oldest.year, oldest.month):
         return f"started {utc_text(record.started_at)}, before the ledger's first month {oldest}"
     return None
