@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from attribution.context import counting_events, sources
@@ -27,6 +28,7 @@ Reason = Literal[
     "no_tenant_header",  # shared IP, no header, no default tenant
     "unknown_tenant",  # shared IP, and the header names no tenant that the account had
 ]
+NoSource = Literal["no_source_ip", "ip_not_assigned"]
 header_shown_length_max: Final = 128
 
 
@@ -83,9 +85,10 @@ def attribute(record: CallRecord, directory: Directory, rules: InputRules) -> At
         return Held("clock_ahead")
     if record.direction == "inbound":
         return _by_called_number(record, directory, rules)
-    if _needs_context(record, directory, rules):
+    source, name = _source(record.source_ip, directory, record.started_at), _name(record.x_tenant)
+    if _needs_context(record, rules, source, name):
         return Held("sip_context")
-    return _by_source(record, directory, record.source_ip, _name(record.x_tenant))
+    return _by_source(record, directory, source, name)
 
 
 def attribute_in_context(
@@ -106,10 +109,10 @@ def attribute_in_context(
     counting = counting_events(record, events, rules.edge_addresses)
     if len(sources(counting)) > 1:
         return Unattributed("ambiguous_context", None, "A3")
-    source, name = record.source_ip, _name(record.x_tenant)
+    address, name = record.source_ip, _name(record.x_tenant)
     if counting:
-        source, name = source or counting[0].source_ip, name or _name(counting[0].x_tenant)
-    return _by_source(record, directory, source, name)
+        address, name = address or counting[0].source_ip, name or _name(counting[0].x_tenant)
+    return _by_source(record, directory, _source(address, directory, record.started_at), name)
 
 
 def _by_called_number(record: CallRecord, directory: Directory, rules: InputRules) -> Attribution:
@@ -123,20 +126,24 @@ def _by_called_number(record: CallRecord, directory: Directory, rules: InputRule
     return Attributed(assignment.account_id, assignment.tenant_id, "A2", assignment.id)
 
 
+def _source(address: Address | None, directory: Directory, at: datetime) -> IpAssignment | NoSource:
+    """Whose the source address is at the instant, or why nobody's."""
+    if address is None:
+        return "no_source_ip"
+    return directory.ip_in_force(address, at) or "ip_not_assigned"
+
+
 def _by_source(
-    record: CallRecord, directory: Directory, source: Address | None, name: str | None
+    record: CallRecord, directory: Directory, source: IpAssignment | NoSource, name: str | None
 ) -> Attribution:
     """Outbound: the tenant of the source IP, or on a shared IP the one that the header names (A3)."""
-    if source is None:
-        return Unattributed("no_source_ip", None, "A6")
-    assignment = directory.ip_in_force(source, record.started_at)
-    if assignment is None:
-        return Unattributed("ip_not_assigned", None, "A6")
-    if assignment.tenant_id is not None:
-        return _by_dedicated_ip(assignment, assignment.tenant_id, directory, name)
+    if isinstance(source, str):
+        return Unattributed(source, None, "A6")
+    if source.tenant_id is not None:
+        return _by_dedicated_ip(source, source.tenant_id, directory, name)
     if name is None:
-        return _by_default_tenant(assignment)
-    return _by_name(record, assignment, directory, name)
+        return _by_default_tenant(source)
+    return _by_name(record, source, directory, name)
 
 
 def _by_dedicated_ip(
@@ -167,16 +174,15 @@ def _by_default_tenant(assignment: IpAssignment) -> Attribution:
     return Attributed(assignment.account_id, assignment.default_tenant_id, "A5", assignment.id)
 
 
-def _needs_context(record: CallRecord, directory: Directory, rules: InputRules) -> bool:
+def _needs_context(
+    record: CallRecord, rules: InputRules, source: IpAssignment | NoSource, name: str | None
+) -> bool:
     """Whether SIP events could tell what the record does not: its source, or the name on a shared IP (A10)."""
     if not rules.sip_context or record.call_id is None:
         return False
-    if record.source_ip is None:
-        return True
-    if _name(record.x_tenant) is not None:
-        return False
-    assignment = directory.ip_in_force(record.source_ip, record.started_at)
-    return assignment is not None and assignment.shared
+    if isinstance(source, str):
+        return source == "no_source_ip"
+    return name is None and source.shared
 
 
 def _name(header: str | None) -> str | None:

@@ -15,18 +15,18 @@ from schemas.locks import Lock
 _MIGRATIONS: Final = Path(schemas.migrations.__file__).parent
 
 
-def connect(url: str, *, application_name: str, pool_size: int = 5) -> Engine:
+def connect(url: str, *, application_name: str, pool_size: int = 10) -> Engine:
     """An engine on Postgres; nothing is connected until it is used.
 
     Args:
         url: `postgresql://user:password@host:port/database`, or libpq key words in its query.
         application_name: shown in `pg_stat_activity`, so that operators see who waits for whom.
-        pool_size: connections kept open at most; a few more may be opened and closed again.
+        pool_size: connections kept open at most; as many more may be opened and closed again.
     """
     return create_engine(
         url.replace("postgresql://", "postgresql+psycopg2://", 1),
         pool_size=pool_size,
-        max_overflow=5,
+        max_overflow=10,
         pool_pre_ping=True,
         hide_parameters=True,  # they name people, and errors are logged
         connect_args={

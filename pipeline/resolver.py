@@ -49,6 +49,13 @@ class Release(NamedTuple):
     item: Item
 
 
+class Progress(NamedTuple):
+    """What a pass over held records did: how many it released, and how many it looked at for the first time in vain."""
+
+    released: int
+    examined: int
+
+
 def run_resolver(settings: Settings, engine: Engine, stop: threading.Event) -> None:
     """Release held records until `stop`; one process of an installation does it at a time."""
     logs = KafkaLogs(settings.kafka_bootstrap_servers)
@@ -78,8 +85,9 @@ def resolve_once(settings: Settings, engine: Engine, snapshots: Snapshots, logs:
         snapshot = snapshots.refresh()
         with engine.begin() as connection:
             batch = resolver_store.due(connection, through, snapshot.as_of, _release_records_max)
-            released += _release(connection, settings, snapshot, batch, through)
-        if len(batch) < _release_records_max:
+            progress = _release(connection, settings, snapshot, batch, through)
+        released += progress.released
+        if len(batch) < _release_records_max or not any(progress):
             break
     with engine.connect() as connection:
         metrics.HELD.set(resolver_store.held_count(connection))
@@ -114,19 +122,20 @@ def _release(
     snapshot: Snapshot,
     waiting: Sequence[WaitingRow],
     through: datetime | None,
-) -> int:
+) -> Progress:
     call_ids = sorted({row.call_id for row in waiting if row.call_id and row.reason == "sip_context"})
     events = context_store.sip_events_for(connection, call_ids, through) if through and call_ids else {}
     inputs = {topic.topic: topic for topic in settings.inputs}
     releases: list[Release] = []
+    examined = 0
     for row in waiting:
         outcome = _decided(settings, inputs, snapshot, row, events.get(row.call_id or "", ()), through)
         if outcome is None:
-            resolver_store.mark_examined(connection, row)
+            examined += resolver_store.mark_examined(connection, row)
         else:
             releases.append(Release(row, Item(row.message, outcome)))
     _post(connection, releases)
-    return len(releases)
+    return Progress(len(releases), examined)
 
 
 def _decided(

@@ -67,12 +67,20 @@ def due(
     ]
 
 
-def mark_examined(connection: Connection, row: WaitingRow) -> None:
-    """SIP events received up to this record do not decide it: it is due again when its hold ends."""
-    connection.execute(
-        text("update held_records set examined = true where started_date = :started_date and key = :key"),
+def mark_examined(connection: Connection, row: WaitingRow) -> bool:
+    """SIP events received up to this record do not decide it: it is due again when its hold ends.
+
+    Returns:
+        False where that was known already.
+    """
+    marked = connection.execute(
+        text(
+            "update held_records set examined = true "
+            "where started_date = :started_date and key = :key and not examined"
+        ),
         {"started_date": row.started_date, "key": row.key},
     )
+    return marked.rowcount == 1
 
 
 def delete_held(connection: Connection, rows: Sequence[WaitingRow]) -> None:

@@ -137,9 +137,7 @@ class Ingest:
         lane = self._lanes[tp]
         try:
             while lane:
-                taken = [lane.popleft()]
-                while lane and len(taken) < _batches_per_transaction_max:
-                    taken.append(lane.popleft())
+                taken = [lane.popleft() for _ in range(min(len(lane), _batches_per_transaction_max))]
                 current = [each for each in taken if self._consumer.is_current(each.batch)]
                 if current:
                     await self._post(current[0].batch, joined([each.prepared for each in current]))
@@ -172,12 +170,11 @@ class Ingest:
         started = loop.time()
         try:
             counts = await loop.run_in_executor(self._database, self._poster.post, prepared)
+            self._failures = 0
+            self._consumer.mark_durable(batch.tp, prepared.next_offset)
+            self._tell(batch.tp, prepared, counts, loop.time() - started)
         except Exception as error:  # noqa: BLE001 (the partition must go on by itself, whatever this was)
             await self._recover(batch, error)
-            return
-        self._failures = 0
-        self._consumer.mark_durable(batch.tp, prepared.next_offset)
-        self._tell(batch.tp, prepared, counts, loop.time() - started)
 
     async def _recover(self, batch: RecordBatch, error: Exception) -> None:
         """Back off, then read the partition's place from Postgres again; a lost place needs no waiting."""
