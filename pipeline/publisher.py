@@ -9,6 +9,7 @@ from typing import Final
 from confluent_kafka import KafkaError, Message, Producer
 
 in_flight_records_max: Final = 10_000
+_delivery_seconds_max: Final = 20.0  # then a record has failed, with the broker's or the network's reason
 _flush_seconds_max: Final = 60.0
 
 
@@ -49,6 +50,7 @@ def publish_lines(
             "linger.ms": 20,
             "compression.type": "zstd",
             "queue.buffering.max.messages": in_flight_max,
+            "message.timeout.ms": int(_delivery_seconds_max * 1000),
         }
     )
     tally = _Tally()

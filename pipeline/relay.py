@@ -84,12 +84,18 @@ def relay_once(engine: Engine, producer: EventProducer, limit: int = _batch_even
         events = outbox_store.pending(connection, limit)
     published = 0
     for run in _runs(events):
-        acknowledged = _publish(producer, run)
+        refused: list[str] = []
+        acknowledged = _publish(producer, run, refused)
         with engine.begin() as connection:
             outbox_store.mark_published(connection, acknowledged)
         published += len(acknowledged)
         if len(acknowledged) < len(run):
-            _log.warning("events_not_acknowledged", events=len(run) - len(acknowledged), topic=run[0].topic)
+            _log.warning(
+                "events_not_acknowledged",
+                events=len(run) - len(acknowledged),
+                topic=run[0].topic,
+                first_error=refused[0] if refused else "no answer",
+            )
             break
     if published:
         _log.info("events_published", events=published)
@@ -102,7 +108,9 @@ def _runs(events: Sequence[OutboxEvent]) -> Iterator[list[OutboxEvent]]:
         yield list(run)
 
 
-def _publish(producer: EventProducer, events: Sequence[OutboxEvent]) -> list[Acknowledged]:
+def _publish(
+    producer: EventProducer, events: Sequence[OutboxEvent], refused: list[str]
+) -> list[Acknowledged]:
     acknowledged: list[Acknowledged] = []
     for event in events:
         producer.produce(
@@ -110,17 +118,17 @@ def _publish(producer: EventProducer, events: Sequence[OutboxEvent]) -> list[Ack
             key=event.key.encode(),
             value=event.value,
             headers=[(name, value.encode()) for name, value in event.headers.items()],
-            on_delivery=_noting(event.id, acknowledged),
+            on_delivery=_noting(event.id, acknowledged, refused),
         )
     producer.flush(_delivery_seconds_max + 5)
     return list(acknowledged)
 
 
-def _noting(event_id: int, acknowledged: list[Acknowledged]) -> Delivered:
+def _noting(event_id: int, acknowledged: list[Acknowledged], refused: list[str]) -> Delivered:
     def delivered(error: KafkaError | None, message: Message) -> None:
         if error is None:
             acknowledged.append(Acknowledged(event_id, message.partition(), message.offset()))
         else:
-            _log.warning("event_refused", outbox_id=event_id, error=str(error))
+            refused.append(str(error))
 
     return delivered

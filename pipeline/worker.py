@@ -74,7 +74,7 @@ def run_worker(settings: Settings, engine: Engine) -> None:
     gc.freeze()
     gc.set_threshold(_collect_after_objects)
     worker = faust.Worker(
-        app, loglevel=settings.log_level.upper(), redirect_stdouts=False, override_logging=False
+        app, loglevel=settings.log_level.upper(), redirect_stdouts=False, override_logging=False, quiet=True
     )
     sys.exit(worker.execute_from_commandline())
 
