@@ -19,7 +19,7 @@ from pipeline.cli.output import (
     show,
     show_one,
 )
-from rollup import audit_store, months_store, reading_store
+from rollup import audit_store, months_store, reading_store, unattributed_store
 from rollup.close_store import AggregatesDifferError, NotSealedError
 from schemas.statements import Statement
 
@@ -54,6 +54,7 @@ def add_to(app: typer.Typer) -> None:
     statement.command("show")(statement_show)
     app.add_typer(statement, name="statement")
     app.command()(usage)
+    app.command()(unattributed)
     app.command()(reconcile)
 
 
@@ -163,6 +164,14 @@ def usage(
             connection, period_argument(period) if period else None, account, tenant
         )
     show(rows, as_json=as_json, title="usage so far")
+
+
+def unattributed(*, period: OfPeriod = None, account: OfAccount = None, as_json: AsJson = False) -> None:
+    """Show why usage has no tenant and which X-Tenant headers were ignored, by reason, account and asset."""
+    with session.transaction("unattributed") as connection:
+        month = period_argument(period) if period else None
+        rows = unattributed_store.unattributed(connection, month, account)
+    show(rows, as_json=as_json, title="without a tenant, or with an ignored header", empty="none")
 
 
 def reconcile(*, as_json: AsJson = False) -> None:

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from rollup.unattributed_store import unattributed
+from schemas.periods import Period
 from tests.world import World, inbound, invite, outbound, utc
 
 OCTOBER = utc("2026-10-10 12:00")
@@ -205,6 +207,9 @@ def test_a_header_that_differs_only_in_case_is_nobodys(world: World, reseller: i
     world.receive(outbound("a", SHARED_IP, OCTOBER, x_tenant=BIG.title()), at=LATER)
     [row] = world.ledger()
     assert (row.account, row.tenant, row.reason) == ("reseller", None, "unknown_tenant")
+    with world.engine.connect() as connection:
+        [listed] = unattributed(connection)
+    assert (listed.asset, listed.named, listed.near_match) == (SHARED_IP, BIG.title(), BIG)
 
 
 def test_a_spoofed_header_from_a_dedicated_ip_moves_nothing_and_is_listed(
@@ -216,6 +221,13 @@ def test_a_spoofed_header_from_a_dedicated_ip_moves_nothing_and_is_listed(
     world.receive(outbound("a", "192.0.2.1", OCTOBER, x_tenant="victim.example.com"), at=LATER)
     [row] = world.ledger()
     assert (row.tenant, row.rule, row.header_ignored) == ("owner.example.com", "A4", "victim.example.com")
+    with world.engine.connect() as connection:
+        [listed] = unattributed(connection, Period(2026, 10), "reseller")
+    assert (listed.reason, listed.asset, listed.named) == (
+        "header_ignored",
+        "192.0.2.1",
+        "victim.example.com",
+    )
 
 
 def test_another_accounts_tenant_is_never_reached_by_a_header(world: World, reseller: int) -> None:
