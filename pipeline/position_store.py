@@ -80,9 +80,3 @@ def partition_states(connection: Connection, topics: Sequence[str]) -> list[Part
         {"topics": list(topics)},
     )
     return [PartitionState(*row) for row in rows]
-
-
-def database_now(connection: Connection) -> datetime:
-    """The database's clock, read when the statement runs."""
-    now: datetime = connection.execute(text("select clock_timestamp()")).scalar_one()
-    return now

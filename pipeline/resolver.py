@@ -28,7 +28,7 @@ from pipeline.resolver_store import WaitingRow
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
-from rollup import posting_store
+from rollup import months_store, posting_store
 from rollup.posting_store import Count
 from schemas.formats.canonical import decode_call
 from schemas.locks import Lock
@@ -77,9 +77,7 @@ def resolve_once(settings: Settings, engine: Engine, snapshots: Snapshots, logs:
     released = 0
     while True:
         with engine.connect() as connection:
-            waiting = resolver_store.anything_due(
-                connection, through, position_store.database_now(connection)
-            )
+            waiting = resolver_store.anything_due(connection, through, months_store.database_now(connection))
         if not waiting:
             break
         snapshot = snapshots.refresh()
@@ -102,7 +100,7 @@ def sip_read_through(engine: Engine, logs: KafkaLogs, topics: Sequence[str]) -> 
     if not topics:
         return None
     with engine.connect() as connection:
-        asked_at = position_store.database_now(connection)
+        asked_at = months_store.database_now(connection)
     ends = logs.ends(topics)
     with engine.begin() as connection:
         position_store.read_to_end(connection, ends, asked_at - _end_margin)

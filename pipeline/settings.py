@@ -58,7 +58,6 @@ class Settings(BaseSettings):
     statements_topic: str = "statements.closed"
     periods_topic: str = "periods.closed"
     require_log_append_time: bool = True  # False: embedded demo only (C1)
-    embedded_broker: bool = False  # librdkafka's mock cluster: cannot make topics or tell offsets for a time
 
     batch_records_max: Annotated[int, Field(ge=1, le=50_000)] = 4000
     fetch_bytes_max: Annotated[int, Field(ge=65_536)] = 4 * 1024 * 1024

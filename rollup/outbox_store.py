@@ -55,8 +55,3 @@ def mark_published(connection: Connection, acknowledged: Sequence[Acknowledged])
         },
     )
     return marked.rowcount
-
-
-def pending_count(connection: Connection) -> int:
-    """How many events wait."""
-    return int(connection.scalar(text("select count(*) from outbox where published_at is null")) or 0)

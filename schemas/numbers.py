@@ -15,7 +15,6 @@ import phonenumbers
 _E164: Final = re.compile(r"\+[1-9]\d{6,14}")
 _SHORT_CODE: Final = re.compile(r"[\d*#]{1,6}")
 _SEPARATORS: Final = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")
-number_length_max: Final = 64
 
 
 @lru_cache(maxsize=262_144)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -110,8 +109,3 @@ def quarantine_examples(connection: Connection) -> list[tuple[str, int, str]]:
         )
     )
     return [(row[0], row[1], row[2]) for row in rows]
-
-
-def sum_of(usages: Iterable[Usage]) -> Decimal:
-    """What several owners' usage costs together."""
-    return sum((each.cost for each in usages), Decimal(0))

@@ -133,7 +133,6 @@ class RunningStack:
     def environment(self) -> dict[str, str]:
         """The product's settings for this stack, as environment variables."""
         embedded = {
-            "TENANT_BILLING_EMBEDDED_BROKER": "true",
             "TENANT_BILLING_REQUIRE_LOG_APPEND_TIME": "false",
         }
         return {

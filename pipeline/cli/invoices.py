@@ -28,8 +28,8 @@ from pipeline.cli.months import Month, OfAccount, OfPeriod, OfTenant
 from pipeline.cli.output import AsJson, Refused, period_argument, print_json, say, show, show_one
 from pipeline.clock import utc_now
 from pipeline.invoicer import stripe_gateway
-from pipeline.position_store import database_now
 from rollup import reading_store
+from rollup.months_store import database_now
 from schemas.periods import Period
 from schemas.statements import Statement
 

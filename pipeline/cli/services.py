@@ -18,7 +18,6 @@ from pipeline.database import migrate as migrate_database
 from pipeline.invoicer import run_invoicer, stripe_gateway
 from pipeline.jobs import running_jobs
 from pipeline.logs import configure_logs
-from pipeline.position_store import database_now
 from pipeline.settings import Settings
 from pipeline.signals import stop_on_signals
 from pipeline.worker import run_worker
@@ -68,7 +67,7 @@ def bootstrap_finish(
     """End the bootstrap, one-way: from here on every change is made at the present instant, and workers consume."""
     months_ahead = session.settings().months_ahead
     with session.transaction("bootstrap finish") as connection:
-        now = database_now(connection)
+        now = months_store.database_now(connection)
         month = period_argument(first_period) if first_period else Period.of(now)
         if not Period.of(now).plus(-_months_back_max) <= month <= Period.of(now):
             raise Refused(

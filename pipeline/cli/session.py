@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from pipeline.cli.output import Refused
@@ -60,18 +60,6 @@ def transaction(name: str) -> Iterator[Connection]:
     """One transaction that commits when the command's work is done."""
     with database(name) as engine, engine.begin() as connection:
         yield connection
-
-
-def one_id(connection: Connection, query: str, missing: str, **parameters: object) -> int:
-    """The id that a query finds.
-
-    Raises:
-        Refused: there is none; `missing` says what was looked for.
-    """
-    found = connection.execute(text(query), parameters).scalar_one_or_none()
-    if found is None:
-        raise Refused(missing)
-    return int(found)
 
 
 def _told(error: DBAPIError) -> str:

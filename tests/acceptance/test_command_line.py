@@ -18,7 +18,7 @@ from deploy.stack.broker import Broker
 from invoicing.news_store import receive_statement
 from pipeline.cli import app, main
 from pipeline.cli.output import show
-from pipeline.position_store import database_now
+from rollup.months_store import database_now
 from tests.acceptance.months import ReadToTheEnd, close
 from tests.conftest import MakeTopics
 from tests.world import World, inbound, outbound, utc

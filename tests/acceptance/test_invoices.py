@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +21,13 @@ from invoicing import setup_store
 from invoicing.sandbox import Sandbox
 from invoicing.schedule import send_instant
 from pipeline.invoicer import run_invoicer
-from pipeline.position_store import database_now
 from pipeline.relay import relay_once, relay_producer
+from rollup.months_store import database_now
 from tests.acceptance.months import close
 from tests.conftest import MakeTopics
 from tests.invoicing.builders import World as Invoicing
 from tests.invoicing.builders import profile, usage, utc
+from tests.services import service
 from tests.world import World, inbound
 from tests.world import utc as instant
 
@@ -120,15 +120,8 @@ class Reseller:
     def invoicer_process(self) -> Iterator[Child]:
         self._processes += 1
         log = self.folder / f"invoicer-{self._processes}.log"
-        with log.open("wb") as output:
-            arguments = [sys.executable, "-m", "pipeline.cli", "invoicer"]
-            child = Child(arguments, stdout=output, environment=self.environment)
-            try:
-                yield child
-            except AssertionError as error:
-                raise AssertionError(f"{error}\n{log.read_text()[-3000:]}") from None
-            finally:
-                child.stop(20)
+        with service("invoicer", self.environment, log) as child:
+            yield child
 
     def states(self) -> list[str]:
         return [row.state for row in self.world.query("select state from invoices order by statement_id")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from deploy.stack.broker import Broker
 from deploy.stack.child import Child
 from deploy.stack.kafka import RealKafka
 from tests.conftest import MakeTopics
+from tests.services import service
 from tests.world import World, inbound, invite, outbound, utc
 
 OCTOBER = utc("2026-10-10 12:00")
@@ -63,15 +63,8 @@ class Carrier:
     def worker(self) -> Iterator[Child]:
         self._workers += 1
         log = self.folder / f"worker-{self._workers}.log"
-        with log.open("wb") as output:
-            arguments = [sys.executable, "-m", "pipeline.cli", "worker"]
-            child = Child(arguments, stdout=output, environment=self.environment)
-            try:
-                yield child
-            except AssertionError as error:
-                raise AssertionError(f"{error}\n{log.read_text()[-4000:]}") from None
-            finally:
-                child.stop(20)
+        with service("worker", self.environment, log) as child:
+            yield child
 
     def position(self, partition: int) -> int:
         """The stored position of one partition of calls; -1 where it was never read."""
