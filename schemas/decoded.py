@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
 from schemas.records import CallRecord, SipEvent
+
+Direction = Literal["inbound", "outbound"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,4 +26,21 @@ class Ignored:
     reason: str
 
 
-Decoded = CallRecord | SipEvent | Rejected | Ignored
+@dataclass(frozen=True, slots=True)
+class Undirected:
+    """A call whose direction only the directory can tell (attribution/direction.py).
+
+    `record` is complete but for its direction, which says `outbound` and means nothing yet. `on_net`: which way a call
+    between two customers is billed, None where nobody said.
+    """
+
+    record: CallRecord
+    on_net: Direction | None
+
+    @property
+    def started_at(self) -> datetime:
+        """When the call started, which decides who had its numbers and addresses (A1)."""
+        return self.record.started_at
+
+
+Decoded = CallRecord | SipEvent | Undirected | Rejected | Ignored

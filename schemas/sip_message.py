@@ -1,30 +1,83 @@
 """What a SIP message says in the few headers that billing reads (RFC 3261 sections 7.3 and 25.1).
 
-A scan of the header lines: any case, compact names, folded lines, blanks before the colon, CRLF or bare LF.
-The body is never looked at.
+One pass over the header lines: any case, compact names, folded lines, blanks before the colon, CRLF or bare LF. What
+RFC 4475 calls valid is read; what it calls broken is refused, because a message that two readers understand differently
+must not decide a bill. Every pattern is anchored or possessive, so no text takes longer than its length.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
-_COMPACT: Final = {"i": "call-id", "f": "from", "t": "to"}
-_FOLD: Final = re.compile(r"\r?\n[ \t]+")
-_TAG: Final = re.compile(r";\s*tag\s*=\s*([^\s;,>]+)", re.IGNORECASE)
-_CSEQ: Final = re.compile(r"(\d{1,10})\s+(\S+)")
-_REQUEST: Final = re.compile(r"([A-Za-z0-9\-.!%*_+`'~]{1,64}) \S+ SIP/2\.0\s*", re.IGNORECASE)
-_RESPONSE: Final = re.compile(r"SIP/2\.0 \d{3}( .*)?", re.IGNORECASE)
+import msgspec
+
 TENANT_HEADER: Final = "x-tenant"
+message_length_max: Final = 262_144  # characters; the largest UDP packet is a quarter of it
+
+_READ: Final = {
+    "call-id": "call-id",
+    "i": "call-id",
+    "from": "from",
+    "f": "from",
+    "to": "to",
+    "t": "to",
+    "cseq": "cseq",
+    "via": "via",
+    "v": "via",
+    "contact": "contact",
+    "m": "contact",
+    "content-length": "content-length",
+    "l": "content-length",
+    "max-forwards": "max-forwards",
+    "date": "date",
+    TENANT_HEADER: TENANT_HEADER,
+}
+_USUAL: Final[dict[str, str | None]] = {
+    **{
+        name: _READ[name.lower()]
+        for name in ("Call-ID", "From", "To", "CSeq", "Via", "Contact", "Content-Length")
+    },
+    **{
+        name: _READ[name.lower()]
+        for name in ("Max-Forwards", "Date", "X-Tenant", "i", "f", "t", "v", "m", "l")
+    },
+    **dict.fromkeys(
+        ("User-Agent", "Allow", "Supported", "Content-Type", "Record-Route", "P-Asserted-Identity")
+    ),
+    **dict.fromkeys(
+        ("Allow-Events", "Session-Expires", "Min-SE", "Privacy", "Content-Disposition", "Require")
+    ),
+}
+# Headers that may come several times, and what their values are joined with; all others that are read come once.
+_JOINED_WITH: Final = {"via": ",", "contact": ",", TENANT_HEADER: "\n"}
+_FOLD: Final = re.compile(r"\r?\n[ \t]++")
+_REQUEST: Final = re.compile(r"([A-Za-z0-9\-.!%*_+`'~]{1,64}) ([^\s<>\"]++) SIP/2\.0", re.IGNORECASE)
+_RESPONSE: Final = re.compile(r"SIP/2\.0 [1-6][0-9]{2}(?: .*)?", re.IGNORECASE)
+_CSEQ: Final = re.compile(r"\s*+([0-9]{1,20})\s++(\S++)\s*+")
+_NUMBER: Final = re.compile(r"[0-9]{1,10}")
+_QUOTED: Final = r'"(?:[^"\\]|\\.)*+"'
+# name-addr or addr-spec, then the header's own parameters (RFC 3261 section 20.10)
+_ADDRESS: Final = re.compile(
+    rf"\s*+(?:(?:{_QUOTED}\s*+|[^\",;<>@:\\/?=(){{}}\[\]]*+)<[^<>\s\"]++>|[^<>\s;,?\"]++)"
+    rf"((?:\s*+;[^;\"<>]*+(?:{_QUOTED}[^;\"<>]*+)?+)*+)\s*+",
+    re.DOTALL,
+)
+_QUOTED_TEXT: Final = re.compile(_QUOTED, re.DOTALL)
+_TAG: Final = re.compile(r";\s*+tag\s*+=\s*+([^\s;,>\"]++)", re.IGNORECASE)
+_EMPTY_PART: Final = re.compile(r"[;,]\s*+[;,]")
+_PARTS: Final = re.compile(rf"(?:[^\";,]++|{_QUOTED}|[;,](?!\s*+[;,]))*+", re.DOTALL)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_hops_max: Final = 255
 
 
 class MalformedSipError(ValueError):
-    """The text is no SIP message, or lacks what every SIP message carries."""
+    """The text is no SIP message, lacks what every SIP message carries, or can be understood in two ways."""
 
 
-@dataclass(frozen=True, slots=True)
-class SipMessage:
+class SipMessage(msgspec.Struct, frozen=True, gc=False):
     """The parts of a SIP message that billing reads.
 
     `method` is None for a response. `x_tenant` is None where the header is absent or empty; a header sent
@@ -42,48 +95,161 @@ def read_sip_message(text: str) -> SipMessage:
     """Read a message's start line and headers.
 
     Raises:
-        MalformedSipError: no SIP start line, or Call-ID or CSeq is missing or broken.
+        MalformedSipError: no SIP start line, a header missing, repeated or broken, or a body shorter than announced.
     """
-    head = re.split(r"\r?\n\r?\n", text.lstrip("\r\n"), maxsplit=1)[0]
-    lines = _FOLD.sub(" ", head).split("\n")
-    method = _method(lines[0].rstrip("\r"))
-    headers = _headers(lines[1:])
-    call_ids = headers.get("call-id")
-    if not call_ids or not call_ids[0]:
+    if len(text) > message_length_max:
+        raise MalformedSipError(f"longer than {message_length_max} characters")
+    head, body = _divided(text.lstrip("\r\n"))
+    if "\n " in head or "\n\t" in head:
+        head = _FOLD.sub(" ", head)
+    start_line, *lines = head.split("\n")
+    method = _method(start_line.removesuffix("\r"))
+    headers = _headers(lines)
+    call_id = headers.get("call-id", "").strip()
+    if not call_id:
         raise MalformedSipError("no Call-ID")
-    cseq = _CSEQ.fullmatch(headers.get("cseq", [""])[0])
-    if cseq is None:
-        raise MalformedSipError("no CSeq with a number and a method")
-    to_tag = _TAG.search(headers.get("to", [""])[0].rpartition(">")[2])  # parameters follow the address
-    return SipMessage(
-        method=method,
-        call_id=call_ids[0],
-        cseq=int(cseq[1]),
-        to_tag=to_tag[1] if to_tag else None,
-        x_tenant=tenant_named(headers.get(TENANT_HEADER, [])),
-    )
+    cseq = _cseq(headers, method)
+    _parameters(headers, "from")
+    to_tag = _tag(_parameters(headers, "to"))
+    _check_rest(headers, head, body)
+    names = headers.get(TENANT_HEADER)
+    return SipMessage(method, call_id, cseq, to_tag, tenant_named(names.split("\n")) if names else None)
 
 
-def tenant_named(values: list[str]) -> str | None:
-    """The one name that all copies of the `X-Tenant` header give, trimmed; None where they name nobody (A5)."""
-    names = list(dict.fromkeys(name for value in values if (name := value.strip())))
-    return ", ".join(names) or None
+def tenant_named(values: Iterable[str]) -> str | None:
+    """The one name that all copies of the `X-Tenant` header give, trimmed; None where they name nobody (A5).
+
+    Control characters are replaced, so that the name can be kept; it is nobody's then.
+    """
+    names = list(dict.fromkeys([name for value in values if (name := value.strip())]))
+    if not names:
+        return None
+    joined = ", ".join(names)
+    return joined if joined.isprintable() else _CONTROL.sub("\ufffd", joined)
+
+
+def _divided(text: str) -> tuple[str, str | None]:
+    """Head and body; None for a body where the text ends with its headers."""
+    end = text.find("\n\r\n")
+    bare = text.find("\n\n") if end < 0 else text.find("\n\n", 0, end)
+    if bare >= 0:
+        return text[:bare], text[bare + 2 :]
+    return (text, None) if end < 0 else (text[:end], text[end + 3 :])
 
 
 def _method(start_line: str) -> str | None:
-    if _RESPONSE.fullmatch(start_line):
-        return None
     request = _REQUEST.fullmatch(start_line)
     if request is None:
+        if _RESPONSE.fullmatch(start_line):
+            return None
         raise MalformedSipError("the first line is neither a SIP request nor a SIP response")
-    return request[1]
+    method, uri = request.groups()
+    if "?" in uri and uri[:4].lower() in {"sip:", "sips"} and "?" in uri.rpartition("@")[2]:
+        raise MalformedSipError("the request's address carries headers")
+    return method
 
 
-def _headers(lines: list[str]) -> dict[str, list[str]]:
-    headers: dict[str, list[str]] = {}
+def _headers(lines: Iterable[str]) -> dict[str, str]:
+    """The headers that are read, by name; values as they stand, blanks around them included."""
+    headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if colon:
-            key = name.strip().lower()
-            headers.setdefault(_COMPACT.get(key, key), []).append(value.strip())
+        key = _USUAL[name] if name in _USUAL else _key(name)
+        if not colon:
+            _check_blank(line)
+        elif key is not None:
+            if key in headers:
+                value = headers[key] + _joint(key) + value
+            headers[key] = value
     return headers
+
+
+@lru_cache(maxsize=4096)
+def _key(name: str) -> str | None:
+    """Which of the headers that are read a name means, however it is written."""
+    return _READ.get(name.strip().lower())
+
+
+def _joint(key: str) -> str:
+    if key not in _JOINED_WITH:
+        raise MalformedSipError(f"{key} more than once")
+    return _JOINED_WITH[key]
+
+
+def _check_blank(line: str) -> None:
+    if line.strip():
+        raise MalformedSipError("a header line without a colon")
+
+
+def _cseq(headers: dict[str, str], method: str | None) -> int:
+    match = _CSEQ.fullmatch(headers.get("cseq", ""))
+    if match is None:
+        raise MalformedSipError("no CSeq with a number and a method")
+    number = int(match[1])
+    if number >= 2**31:  # RFC 3261 section 8.1.1.5
+        raise MalformedSipError("the CSeq number is out of range")
+    if method is not None and match[2] != method:
+        raise MalformedSipError("the CSeq names another method than the request")
+    return number
+
+
+def _parameters(headers: dict[str, str], name: str) -> str:
+    """What follows the address in a From or To header."""
+    value = headers.get(name)
+    if value is None:
+        raise MalformedSipError(f"no {name.title()}")
+    match = _ADDRESS.fullmatch(value)
+    if match is None:
+        raise MalformedSipError(f"the {name.title()} header is no address with parameters")
+    return match[1]
+
+
+def _tag(parameters: str) -> str | None:
+    if not parameters:
+        return None
+    if '"' in parameters:
+        parameters = _QUOTED_TEXT.sub("", parameters)
+    match = _TAG.search(parameters)
+    return match[1] if match else None
+
+
+def _check_rest(headers: dict[str, str], head: str, body: str | None) -> None:
+    """What billing does not need, and what a message must not get wrong all the same."""
+    via, contact = headers.get("via"), headers.get("contact")
+    if via is not None:
+        _check_parts("Via", via)
+    if contact is not None:
+        _check_parts("Contact", contact)
+        if "?" in contact and "<" not in contact:
+            raise MalformedSipError("the Contact header's address carries headers, and no angle brackets")
+    hops, date, announced = headers.get("max-forwards"), headers.get("date"), headers.get("content-length")
+    if hops is not None and not _is_hops(hops.strip()):
+        raise MalformedSipError("Max-Forwards is out of range")
+    if date is not None and not date.rstrip().endswith("GMT"):
+        raise MalformedSipError("Date is not in GMT")
+    if announced is not None:
+        _check_length(announced.strip(), head, body)
+
+
+@lru_cache(maxsize=1024)
+def _is_hops(value: str) -> bool:
+    return _NUMBER.fullmatch(value) is not None and int(value) <= _hops_max
+
+
+def _check_parts(name: str, value: str) -> None:
+    if _EMPTY_PART.search(value) and ('"' not in value or _PARTS.fullmatch(value) is None):
+        raise MalformedSipError(f"the {name} header has empty parts")
+
+
+def _check_length(announced: str, head: str, body: str | None) -> None:
+    """A body may be longer than announced (the rest of a packet), or left out by who captured it; never cut short.
+
+    A text whose lines end in bare LF has been changed on its way, so its length tells nothing.
+    """
+    if _NUMBER.fullmatch(announced) is None:
+        raise MalformedSipError("Content-Length is no number")
+    if not body or "\r" not in head:
+        return
+    length = int(announced)
+    if len(body) < length and len(body.encode("utf-8", "surrogatepass")) < length:
+        raise MalformedSipError("the body is shorter than Content-Length")

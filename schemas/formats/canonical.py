@@ -12,11 +12,13 @@ from typing import Final
 from pydantic import ValidationError
 
 from schemas.decoded import Decoded, Ignored, Rejected
-from schemas.records import CallRecord, SipEnvelope, SipEvent
+from schemas.plain import read_plainly
+from schemas.records import CallRecordOnWire, SipEnvelope, SipEvent, as_call_record, call_id_length_max
 from schemas.sip_message import TENANT_HEADER, MalformedSipError, SipMessage, read_sip_message, tenant_named
 
 UNREADABLE: Final = "unreadable"
 _detail_length_max: Final = 500
+_CALL_ID: Final = re.compile(rf"[^\x00-\x1f\x7f]{{1,{call_id_length_max}}}")
 _CSEQ_TEXT: Final = re.compile(r"\s*(\d{1,10})(?:\s+\S+)?\s*")
 
 
@@ -24,10 +26,12 @@ def decode_call(value: bytes | None) -> Decoded:
     """Read one message of `calls.raw`."""
     if value is None:
         return Ignored("tombstone")
-    try:
-        record = CallRecord.model_validate_json(value)
-    except ValidationError as error:
-        return Rejected(UNREADABLE, _explained(error))
+    record = read_plainly(value)
+    if record is None:
+        try:
+            record = as_call_record(CallRecordOnWire.model_validate_json(value))
+        except ValidationError as error:
+            return Rejected(UNREADABLE, _explained(error))
     if record.direction == "inbound" and record.to_number is None:
         return Rejected(UNREADABLE, "to_number: an inbound record needs the called number")
     if record.direction == "outbound" and record.source_ip is None and record.call_id is None:
@@ -57,17 +61,18 @@ def _event(envelope: SipEnvelope, message: SipMessage) -> Decoded:
         return Ignored("sip_not_invite")
     if message.to_tag:
         return Ignored("sip_not_initial")
-    try:
-        return SipEvent(
-            switch=envelope.switch,
-            observed_at=envelope.observed_at,
-            source_ip=str(envelope.source_ip),
-            call_id=message.call_id,
-            cseq=message.cseq,
-            x_tenant=message.x_tenant,
+    if not _CALL_ID.fullmatch(message.call_id):
+        return Rejected(
+            UNREADABLE, f"call_id: 1 to {call_id_length_max} characters, none of them a control character"
         )
-    except ValidationError as error:
-        return Rejected(UNREADABLE, _explained(error))
+    return SipEvent(
+        envelope.switch,
+        envelope.observed_at,
+        envelope.source_ip,
+        message.call_id,
+        message.cseq,
+        message.x_tenant,
+    )
 
 
 def _message(envelope: SipEnvelope) -> SipMessage:
