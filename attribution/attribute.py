@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
+
+import msgspec
 
 from attribution.context import counting_events, sources
-from attribution.directory import Directory, IpAssignment
+from attribution.directory import Directory, IpAssignment, NumberOwner
 from schemas.network import Address
 from schemas.numbers import dialled
 from schemas.records import CallRecord, SipEvent
@@ -28,7 +29,10 @@ Reason = Literal[
     "no_tenant_header",  # shared IP, no header, no default tenant
     "unknown_tenant",  # shared IP, and the header names no tenant that the account had
 ]
-NoSource = Literal["no_source_ip", "ip_not_assigned"]
+_NO_SOURCE: Final = "no_source_ip"
+Source = IpAssignment | Literal["no_source_ip"] | None
+"""Whose the source address is: an assignment, nobody's (None), or unknown, where no address is known."""
+
 header_shown_length_max: Final = 128
 
 
@@ -45,7 +49,7 @@ class InputRules:
     edge_addresses: frozenset[Address]
 
 
-class Attributed(NamedTuple):
+class Attributed(msgspec.Struct, frozen=True, gc=False):
     """A tenant's usage. `header_ignored`: the other name that a dedicated IP's header gave (A4), made printable."""
 
     account_id: int
@@ -54,8 +58,12 @@ class Attributed(NamedTuple):
     assignment_id: int
     header_ignored: str | None = None
 
+    @property
+    def reason(self) -> None:
+        """Why no tenant: there is one."""
 
-class Unattributed(NamedTuple):
+
+class Unattributed(msgspec.Struct, frozen=True, gc=False):
     """No tenant's usage: the account's own where `account_id` is known, else the unowned bucket's (A6).
 
     `near_match`: the Account ID that an unknown header probably meant.
@@ -65,8 +73,15 @@ class Unattributed(NamedTuple):
     account_id: int | None
     rule: Rule
     assignment_id: int | None = None
-    header_ignored: str | None = None
     near_match: str | None = None
+
+    @property
+    def tenant_id(self) -> None:
+        """No tenant's."""
+
+    @property
+    def header_ignored(self) -> None:
+        """No header was ignored: one that named nobody decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +96,21 @@ Attribution = Attributed | Unattributed | Held
 
 def attribute(record: CallRecord, directory: Directory, rules: InputRules) -> Attribution:
     """Decide the tenant of a record from the record alone, or hold it for its SIP events or its instant."""
-    if record.started_at > directory.as_of:
-        return Held("clock_ahead")
-    if record.direction == "inbound":
-        return _by_called_number(record, directory, rules)
-    source, name = _source(record.source_ip, directory, record.started_at), _name(record.x_tenant)
-    if _needs_context(record, rules, source, name):
-        return Held("sip_context")
-    return _by_source(record, directory, source, name)
+    return attribute_each((record,), directory, rules)[0]
+
+
+def attribute_each(
+    records: Sequence[CallRecord], directory: Directory, rules: InputRules
+) -> list[Attribution]:
+    """`attribute` for each record of a batch; the directory is asked about all of them at once."""
+    called = iter(_called_owners([each for each in records if each.direction == "inbound"], directory, rules))
+    sources = iter(_sources([each for each in records if each.direction == "outbound"], directory))
+    return [
+        _by_called_number(each, next(called), directory)
+        if each.direction == "inbound"
+        else _by_record_alone(each, next(sources), directory, rules)
+        for each in records
+    ]
 
 
 def attribute_in_context(
@@ -102,41 +124,64 @@ def attribute_in_context(
         rules: those of the record's input.
         events: received up to the record, or up to the end of the wait (A10); none, or of other calls, is fine.
     """
+    if record.direction == "inbound":
+        return attribute(record, directory, rules)
     if record.started_at > directory.as_of:
         return Held("clock_ahead")
-    if record.direction == "inbound":
-        return _by_called_number(record, directory, rules)
     counting = counting_events(record, events, rules.edge_addresses)
     if len(sources(counting)) > 1:
         return Unattributed("ambiguous_context", None, "A3")
     address, name = record.source_ip, _name(record.x_tenant)
     if counting:
         address, name = address or counting[0].source_ip, name or _name(counting[0].x_tenant)
-    return _by_source(record, directory, _source(address, directory, record.started_at), name)
+    source: Source = _NO_SOURCE if address is None else directory.ip_in_force(address, record.started_at)
+    return _by_source(record, directory, source, name)
 
 
-def _by_called_number(record: CallRecord, directory: Directory, rules: InputRules) -> Attribution:
+def _called_owners(
+    records: Sequence[CallRecord], directory: Directory, rules: InputRules
+) -> list[NumberOwner | None]:
+    """Whose the called numbers are."""
+    numbers = [dialled(each.to_number or "", rules.home_country) for each in records]
+    return directory.numbers_in_force(numbers, [each.started_at for each in records])
+
+
+def _by_called_number(record: CallRecord, owner: NumberOwner | None, directory: Directory) -> Attribution:
     """Inbound: the tenant of the called number, wherever the call was routed (A2)."""
-    number = dialled(record.to_number or "", rules.home_country)
-    assignment = directory.number_in_force(number, record.started_at)
-    if assignment is None:
+    if record.started_at > directory.as_of:
+        return Held("clock_ahead")
+    if owner is None:
         return Unattributed("number_not_assigned", None, "A6")
-    if assignment.tenant_id is None:
-        return Unattributed("number_without_tenant", assignment.account_id, "A6", assignment.id)
-    return Attributed(assignment.account_id, assignment.tenant_id, "A2", assignment.id)
+    if owner.tenant_id is None:
+        return Unattributed("number_without_tenant", owner.account_id, "A6", owner.id)
+    return Attributed(owner.account_id, owner.tenant_id, "A2", owner.id)
 
 
-def _source(address: Address | None, directory: Directory, at: datetime) -> IpAssignment | NoSource:
-    """Whose the source address is at the instant, or why nobody's."""
-    if address is None:
-        return "no_source_ip"
-    return directory.ip_in_force(address, at) or "ip_not_assigned"
+def _sources(records: Sequence[CallRecord], directory: Directory) -> list[Source]:
+    """Whose the addresses are that the records name."""
+    named = [each for each in records if each.source_ip is not None]
+    found = iter(
+        directory.ips_in_force([each.source_ip or "" for each in named], [each.started_at for each in named])
+    )
+    return [_NO_SOURCE if each.source_ip is None else next(found) for each in records]
 
 
-def _by_source(
-    record: CallRecord, directory: Directory, source: IpAssignment | NoSource, name: str | None
+def _by_record_alone(
+    record: CallRecord, source: Source, directory: Directory, rules: InputRules
 ) -> Attribution:
+    """Outbound: by what the record itself says, unless SIP events could say more (A3, A10)."""
+    if record.started_at > directory.as_of:
+        return Held("clock_ahead")
+    name = _name(record.x_tenant)
+    if _needs_context(record, rules, source, name):
+        return Held("sip_context")
+    return _by_source(record, directory, source, name)
+
+
+def _by_source(record: CallRecord, directory: Directory, source: Source, name: str | None) -> Attribution:
     """Outbound: the tenant of the source IP, or on a shared IP the one that the header names (A3)."""
+    if source is None:
+        return Unattributed("ip_not_assigned", None, "A6")
     if isinstance(source, str):
         return Unattributed(source, None, "A6")
     if source.tenant_id is not None:
@@ -174,15 +219,13 @@ def _by_default_tenant(assignment: IpAssignment) -> Attribution:
     return Attributed(assignment.account_id, assignment.default_tenant_id, "A5", assignment.id)
 
 
-def _needs_context(
-    record: CallRecord, rules: InputRules, source: IpAssignment | NoSource, name: str | None
-) -> bool:
+def _needs_context(record: CallRecord, rules: InputRules, source: Source, name: str | None) -> bool:
     """Whether SIP events could tell what the record does not: its source, or the name on a shared IP (A10)."""
     if not rules.sip_context or record.call_id is None:
         return False
-    if isinstance(source, str):
-        return source == "no_source_ip"
-    return name is None and source.shared
+    if source is None:
+        return False
+    return isinstance(source, str) or (name is None and source.shared)
 
 
 def _name(header: str | None) -> str | None:

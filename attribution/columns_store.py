@@ -1,7 +1,8 @@
 """How millions of rows of whole numbers come out of Postgres: as columns, by COPY in its binary form.
 
 Each row is the same number of eight-byte integers (a `timestamptz` is one too: microseconds since 2000, `infinity` the
-largest), so numpy reads the bytes as they are, and no object is made for a row.
+largest), so numpy reads the bytes as they are, and no object is made for a row. The columns grow where they lie: memory
+holds them once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sqlalchemy import Connection
 _HEADER_BYTES: Final = 19  # signature, flags, no extension
 _TRAILER_BYTES: Final = 2
 _chunk_bytes_max: Final = 4 * 1024 * 1024
+_growth_rows: Final = 1024 * 1024
 
 Progress = Callable[[int], None]
 """Called now and then with how many rows or steps are done since the last call."""
@@ -60,7 +62,8 @@ class _Chunks:
         self._progress = progress
         self._buffer = bytearray()
         self._skip = _HEADER_BYTES
-        self._parts: list[list[NDArray[np.int64]]] = [[] for _ in range(width)]
+        self._rows = 0
+        self._columns = [np.empty(_growth_rows, np.int64) for _ in range(width)]
 
     def write(self, data: bytes) -> None:
         """Take some bytes of the stream; psycopg2 calls it once a row."""
@@ -72,10 +75,9 @@ class _Chunks:
         """The columns of all rows."""
         del self._buffer[-_TRAILER_BYTES:]
         self._flush()
-        joined = []
-        while self._parts:  # one column after the other, so that memory holds few of them twice
-            joined.append(np.concatenate([np.empty(0, np.int64), *self._parts.pop(0)]))
-        return joined
+        for column in self._columns:
+            column.resize(self._rows, refcheck=False)
+        return self._columns
 
     def _flush(self) -> None:
         rows = (len(self._buffer) - self._skip) // self._row.itemsize
@@ -83,10 +85,13 @@ class _Chunks:
         table = np.frombuffer(bytes(self._buffer[self._skip : end]), dtype=self._row)
         if not np.all(table["fields"] == self._width):
             raise RuntimeError("COPY answered with rows of another width than asked for")
-        for position, parts in enumerate(self._parts):
-            parts.append(table[f"value{position}"].astype(np.int64))
+        for position, column in enumerate(self._columns):
+            if self._rows + rows > len(column):
+                column.resize(len(column) + max(rows, _growth_rows), refcheck=False)
+            column[self._rows : self._rows + rows] = table[f"value{position}"]
         del self._buffer[:end]
         self._skip = 0
+        self._rows += rows
         self._progress(rows)
 
 

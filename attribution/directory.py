@@ -6,16 +6,16 @@ answers the same for ever (A7). A refresh makes a new snapshot and shares what d
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from attribution.assets import Account, IpAssignment, NumberAssignment, Tenant, to_microseconds
 from attribution.network_table import NetworkTable
-from attribution.number_table import NumberColumns, NumberTable
-from schemas.network import Address
+from attribution.number_table import NumberColumns, NumberOwner, NumberTable
+from schemas.network import Address, parsed
 
-__all__ = ["Account", "Changes", "Directory", "IpAssignment", "NumberAssignment", "Tenant"]
+__all__ = ["Account", "Changes", "Directory", "IpAssignment", "NumberAssignment", "NumberOwner", "Tenant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,23 @@ class Directory:
 
     def ip_in_force(self, address: Address, at: datetime) -> IpAssignment | None:
         """The longest prefix of the address among the assignments in force at the instant (A3)."""
-        return self._networks.in_force(address, to_microseconds(at))
+        return self._networks.in_force(parsed(address), to_microseconds(at))
+
+    def numbers_in_force(self, numbers: Sequence[str], at: Sequence[datetime]) -> list[NumberOwner | None]:
+        """Whose each E.164 number is at its instant, as `number_in_force` says; quick for a batch of thousands.
+
+        Raises:
+            ValueError: there are not as many instants as numbers.
+        """
+        return self._numbers.in_force_each(numbers, at)
+
+    def ips_in_force(self, addresses: Sequence[Address], at: Sequence[datetime]) -> list[IpAssignment | None]:
+        """What `ip_in_force` says of each address at its instant; quick for a batch of thousands.
+
+        Raises:
+            ValueError: there are not as many instants as addresses.
+        """
+        return self._networks.in_force_each(addresses, at)
 
     def tenant_named(self, account_id: int, code: str, at: datetime) -> Tenant | None:
         """The account's tenant with exactly this Account ID, if it existed at the instant (A5)."""

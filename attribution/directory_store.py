@@ -25,6 +25,7 @@ changes_max: Final = (
 
 _Row = Row[*tuple[Any, ...]]
 
+# columns of tenants and numbers in the order of `Tenant` and `NumberAssignment`
 _ACCOUNTS: Final = "select id, code, currency, home_country, domestic_regions from accounts where "
 _TENANTS: Final = "select id, account_id, code, made_at, ended_at from tenants where "
 _NUMBERS: Final = "select id, number, account_id, tenant_id, made_at, ended_at from number_assignments where "
@@ -68,7 +69,7 @@ def load_directory(connection: Connection, as_of: datetime, progress: Progress =
     at = {"as_of": as_of}
     rows = Changes(
         accounts=[_account(row) for row in _all(connection, _ACCOUNTS + _MADE, at)],
-        tenants=[_tenant(row) for row in _all(connection, _TENANTS + _MADE, at)],
+        tenants=[Tenant(*row) for row in _all(connection, _TENANTS + _MADE, at)],
         ips=[_ip(row) for row in _all(connection, _IPS + _MADE, at)],
     )
     progress(len(rows.accounts) + len(rows.tenants) + len(rows.ips))
@@ -89,8 +90,8 @@ def load_changes(connection: Connection, after: datetime, as_of: datetime) -> Ch
     span = {"after": after, "as_of": as_of}
     return Changes(
         accounts=[_account(row) for row in _all(connection, _ACCOUNTS + _MADE_SINCE, span)],
-        tenants=[_tenant(row) for row in _all(connection, _TENANTS + _CHANGED_SINCE, span)],
-        numbers=[_number(row) for row in _all(connection, _NUMBERS + _CHANGED_SINCE, span)],
+        tenants=[Tenant(*row) for row in _all(connection, _TENANTS + _CHANGED_SINCE, span)],
+        numbers=[NumberAssignment(*row) for row in _all(connection, _NUMBERS + _CHANGED_SINCE, span)],
         ips=[_ip(row) for row in _all(connection, _IPS + _CHANGED_SINCE, span)],
     )
 
@@ -101,14 +102,6 @@ def _all(connection: Connection, query: str, parameters: dict[str, datetime]) ->
 
 def _account(row: _Row) -> Account:
     return Account(row.id, row.code, row.currency, row.home_country, frozenset(row.domestic_regions))
-
-
-def _tenant(row: _Row) -> Tenant:
-    return Tenant(row.id, row.account_id, row.code, row.made_at, row.ended_at)
-
-
-def _number(row: _Row) -> NumberAssignment:
-    return NumberAssignment(row.id, row.number, row.account_id, row.tenant_id, row.made_at, row.ended_at)
 
 
 def _ip(row: _Row) -> IpAssignment:

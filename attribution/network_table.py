@@ -7,21 +7,23 @@ made later, does not hide a shorter one that is in force.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
-from attribution.assets import IpAssignment, end_microseconds, to_microseconds
-from schemas.network import Address, Network
+from attribution.assets import FOREVER, IpAssignment, end_microseconds, to_microseconds
+from attribution.spells import Spell, Spells, spell_in
+from schemas.network import Address, IpAddress, Network, parsed
 
-_Interval = tuple[int, int, IpAssignment]  # made, ended, what was in force between
-_Histories = Mapping[int, tuple[_Interval, ...]]  # by the bits of the prefix; oldest first
+_History = tuple[Spell[IpAssignment], ...]  # oldest first
+_Histories = Mapping[int, _History]  # by the bits of the prefix
 _BITS: Final = {4: 32, 6: 128}
 
 
 class NetworkTable:
     """An immutable table of network assignments; `changed` makes a new one that shares what did not change."""
 
-    __slots__ = ("_by_length", "_lengths")
+    __slots__ = ("_by_length", "_lengths", "_spells")
 
     def __init__(self, by_length: Mapping[tuple[int, int], _Histories] | None = None) -> None:
         """Wrap histories by IP version and prefix length; empty without any."""
@@ -33,20 +35,37 @@ class NetworkTable:
             ]
             for version, bits in _BITS.items()
         }
+        self._spells = Spells[IpAssignment | None]()
 
-    def in_force(self, address: Address, at: int) -> IpAssignment | None:
+    def in_force(self, address: IpAddress, at: int) -> IpAssignment | None:
         """The assignment of the longest prefix of the address in force at an instant in microseconds."""
-        value = int(address)
-        for host_bits, histories in self._lengths[address.version]:
+        return self._spell(address.version, int(address), at)[2]
+
+    def in_force_each(
+        self, addresses: Sequence[Address], at: Sequence[datetime]
+    ) -> list[IpAssignment | None]:
+        """What `in_force` says of each address at its instant.
+
+        Raises:
+            ValueError: there are not as many instants as addresses.
+        """
+        return self._spells.answers(addresses, at, self._find)
+
+    def _find(self, address: Address, at: int) -> Spell[IpAssignment | None]:
+        return self._spell(*_number(address), at)
+
+    def _spell(self, version: int, value: int, at: int) -> Spell[IpAssignment | None]:
+        """What is in force, bounded by the longer prefixes that were in force before or will be after."""
+        since, until = -FOREVER, FOREVER
+        for host_bits, histories in self._lengths[version]:
             history = histories.get(value >> host_bits)
             if history is None:
                 continue
-            for made, ended, assignment in reversed(history):
-                if made <= at:
-                    if at < ended:
-                        return assignment
-                    break
-        return None
+            begins, ends, assignment = spell_in(history, at)
+            since, until = max(since, begins), min(until, ends)
+            if assignment is not None:
+                return since, until, assignment
+        return since, until, None
 
     def changed(self, assignments: Iterable[IpAssignment]) -> NetworkTable:
         """The table with assignments made or ended; one with an id that is there replaces it."""
@@ -66,7 +85,15 @@ class NetworkTable:
         return NetworkTable(tables)
 
 
-def _with(history: tuple[_Interval, ...], changes: Iterable[IpAssignment]) -> tuple[_Interval, ...]:
+def _number(address: Address) -> tuple[int, int]:
+    """The version and the value of an address; v4 is read here, because most are and `ipaddress` takes its time."""
+    if ":" in address:
+        return 6, int(parsed(address))
+    first, second, third, fourth = address.split(".")
+    return 4, int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth)
+
+
+def _with(history: _History, changes: Iterable[IpAssignment]) -> _History:
     known = {assignment.id: assignment for _, _, assignment in history}
     known |= {assignment.id: assignment for assignment in changes}
     intervals = [

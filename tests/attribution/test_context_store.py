@@ -19,14 +19,16 @@ def test_the_events_of_a_call_come_back_as_they_were_up_to_an_instant(database: 
         facts | {"received": on(15, 2), "call": "a", "offset": 2},
         facts | {"received": on(15, 1), "call": "a", "offset": 1, "source": "192.0.2.1", "tenant": None},
         facts | {"received": on(15, 3), "call": "a", "offset": 3},
+        facts | {"received": on(14, 23), "call": "a", "offset": 0},
         facts | {"received": on(15, 1), "call": "b", "offset": 4},
     ]
     with database.begin() as connection:
         connection.execute(insert, rows)
-        found = sip_events_for(connection, ["a", "a", "missing"], on(15, 2))
+        found = sip_events_for(connection, ["a", "a", "missing"], on(15, 1), on(15, 2))
     assert list(found) == ["a"]
-    assert [received_at for received_at, _ in found["a"]] == [on(15, 1), on(15, 2)]
-    first, second = (event for _, event in found["a"])
+    assert [each.received_at for each in found["a"]] == [on(15, 1), on(15, 2)]
+    assert [(each.position_id, each.offset) for each in found["a"]] == [(1, 1), (1, 2)]
+    first, second = (each.event for each in found["a"])
     assert (first.source_ip, first.x_tenant) == (network.address("192.0.2.1"), None)
     assert (second.source_ip, second.x_tenant, second.cseq) == (
         network.address("2001:db8::1"),

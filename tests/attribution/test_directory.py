@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution import number_table
+from attribution import number_table, spells
 from attribution.assets import FOREVER, to_end, to_instant, to_microseconds
-from attribution.directory import Changes, Directory, IpAssignment, NumberAssignment
+from attribution.directory import Changes, Directory, IpAssignment, NumberAssignment, NumberOwner
 from attribution.number_table import NumberColumns
 from schemas import network
 from tests.attribution.worlds import (
@@ -50,6 +50,23 @@ ADDRESSES = [
     "::1",
 ]
 
+NOT_NUMBERS = [
+    "",
+    "911",
+    "alice",
+    "12125550100",
+    "+1 2125550100",
+    "+12125550100 ",
+    "+12125550100\n",
+    "+12_125550100",
+    "+02125550100",
+    "+" + "9" * 16,
+    "+12125550100 +12125550101",
+    "+" + "\N{FULLWIDTH DIGIT ONE}" * 11,
+    "-12125550100",
+]
+
+MOMENT = timedelta(microseconds=1)
 Interval = tuple[datetime, datetime | None]
 
 
@@ -74,6 +91,12 @@ def slow_in_force(
     rows: Sequence[NumberAssignment] | Sequence[IpAssignment], at: datetime
 ) -> list[NumberAssignment | IpAssignment]:
     return [row for row in rows if row.made_at <= at and (row.ended_at is None or at < row.ended_at)]
+
+
+def whose(assignment: NumberAssignment | None) -> NumberOwner | None:
+    if assignment is None:
+        return None
+    return NumberOwner(assignment.id, assignment.account_id, assignment.tenant_id)
 
 
 def numbers_of(lives: Sequence[Sequence[Interval]]) -> list[NumberAssignment]:
@@ -129,12 +152,46 @@ def test_an_address_is_whose_the_longest_prefix_in_force_says(
     lives: list[list[Interval]], which: str, at: datetime
 ) -> None:
     rows = ips_of(lives)
-    address = network.address(which)
+    address = network.parsed(which)
     covering = [
         row for row in slow_in_force(rows, at) if isinstance(row, IpAssignment) and address in row.network
     ]
     expected = max(covering, key=lambda row: row.network.prefixlen, default=None)
-    assert directory(*rows[::-1]).ip_in_force(address, at) == expected
+    assert directory(*rows[::-1]).ip_in_force(which, at) == expected
+
+
+@given(
+    in_columns=st.booleans(),
+    lives=st.lists(histories(), max_size=4),
+    asked=st.lists(st.tuples(st.sampled_from([*NUMBERS, *NOT_NUMBERS]), INSTANTS), max_size=12),
+)
+def test_a_batch_of_numbers_is_answered_like_each_alone(
+    *, in_columns: bool, lives: list[list[Interval]], asked: list[tuple[str, datetime]]
+) -> None:
+    rows = numbers_of(lives)[::-1]
+    world = (
+        Directory.of(END_OF_TIME, Changes(ACCOUNTS, TENANTS), NumberColumns.of(rows))
+        if in_columns
+        else directory(*rows)
+    )
+    together = world.numbers_in_force([which for which, _ in asked], [at for _, at in asked])
+    assert together == [whose(world.number_in_force(which, at)) for which, at in asked]
+
+
+@given(
+    lives=st.lists(histories(), max_size=7),
+    batches=st.lists(st.lists(st.tuples(st.sampled_from(ADDRESSES), INSTANTS), max_size=8), max_size=3),
+    room=st.integers(1, 8),
+)
+def test_a_batch_of_addresses_is_answered_like_each_alone_whatever_was_asked_before(
+    lives: list[list[Interval]], batches: list[list[tuple[str, datetime]]], room: int
+) -> None:
+    world = directory(*ips_of(lives))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spells, "spells_kept_max", room)
+        for asked in batches:
+            together = world.ips_in_force([which for which, _ in asked], [at for _, at in asked])
+            assert together == [world.ip_in_force(which, at) for which, at in asked]
 
 
 @pytest.mark.parametrize("overlay_max", [0, 2, 100])
@@ -142,20 +199,23 @@ def test_an_address_is_whose_the_longest_prefix_in_force_says(
 @given(
     lives=st.lists(histories(), min_size=1, max_size=4),
     fences=st.lists(INSTANTS, max_size=4).map(sorted),
-    which=st.sampled_from(NUMBERS),
-    at=INSTANTS,
+    asked=st.lists(st.tuples(st.sampled_from(NUMBERS), INSTANTS), min_size=1, max_size=5),
 )
 def test_refreshing_step_by_step_is_loading_at_the_end(
-    overlay_max: int, lives: list[list[Interval]], fences: list[datetime], which: str, at: datetime
+    overlay_max: int, lives: list[list[Interval]], fences: list[datetime], asked: list[tuple[str, datetime]]
 ) -> None:
     rows = numbers_of(lives)
     stepped, before = directory(as_of=BEGINNING), BEGINNING
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(number_table, "overlay_numbers_max", overlay_max)
+        patch.setattr(number_table, "overlay_numbers_min", overlay_max)
         for fence in [*fences, END_OF_TIME]:
             stepped = stepped.refreshed(Changes(numbers=changes_between(rows, before, fence)), fence)
             before = fence
-    assert stepped.number_in_force(which, at) == directory(*rows).number_in_force(which, at)
+    loaded = directory(*rows)
+    alone = [loaded.number_in_force(which, at) for which, at in asked]
+    assert [stepped.number_in_force(which, at) for which, at in asked] == alone
+    together = stepped.numbers_in_force([which for which, _ in asked], [at for _, at in asked])
+    assert together == [whose(each) for each in alone]
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2999, 1, 1)))
@@ -180,6 +240,48 @@ def test_a_refresh_leaves_the_snapshot_before_it_as_it_was() -> None:
     assert (before.as_of, after.as_of) == (on(10), on(15))
     assert before.number_in_force(NUMBERS[0], on(9)) == number(1, NUMBERS[0], BIG)
     assert after.number_in_force(NUMBERS[0], on(13)) == moved[1]
+
+
+def test_an_address_asked_for_before_is_answered_anew_after_a_change() -> None:
+    wide = IpAssignment(1, network.network("192.0.2.0/24"), RESELLER, BIG, None, BEGINNING, None)
+    narrow = IpAssignment(2, network.network("192.0.2.1/32"), RESELLER, SMALL, None, on(12), None)
+    before = directory(wide, as_of=on(10))
+    after = before.refreshed(Changes(ips=[narrow]), on(15))
+    days, source = [on(9), on(11), on(12), on(14)], "192.0.2.1"
+    assert before.ips_in_force([source] * 4, days) == [wide] * 4
+    assert after.ips_in_force([source] * 4, days) == [wide, wide, narrow, narrow]
+    assert after.ips_in_force([source] * 2, days[2:]) == [narrow] * 2
+    assert before.ips_in_force([source], [on(9)]) == [wide]
+
+
+BATCHES = [
+    [on(3)],
+    [on(4)],
+    [on(4), on(3)],
+    [on(3), on(1)],
+    [on(2)],
+    [on(2) - MOMENT],
+    [on(4) - MOMENT],
+    [on(5)],
+]
+
+
+def test_a_batch_keeps_to_the_instants_at_which_an_assignment_begins_and_ends() -> None:
+    """Asked again and again, so that what is remembered keeps to them too."""
+    rows = [number(1, NUMBERS[0], BIG, on(2), on(4))]
+    numbers = Directory.of(END_OF_TIME, Changes(), NumberColumns.of(rows))
+    ips = directory(IpAssignment(1, network.network("192.0.2.0/24"), RESELLER, BIG, None, on(2), on(4)))
+    for at in [*BATCHES, *BATCHES[::-1]]:
+        expected = [on(2) <= instant < on(4) for instant in at]
+        assert [each is not None for each in numbers.numbers_in_force([NUMBERS[0]] * len(at), at)] == expected
+        assert [each is not None for each in ips.ips_in_force(["192.0.2.1"] * len(at), at)] == expected
+
+
+def test_each_asset_of_a_batch_needs_its_instant() -> None:
+    for ask in (directory().numbers_in_force, directory().ips_in_force):
+        assert ask([], []) == []
+        with pytest.raises(ValueError, match="2 instants"):
+            ask(["192.0.2.1"], [on(1), on(2)])
 
 
 def test_columns_in_any_order_make_the_same_directory() -> None:

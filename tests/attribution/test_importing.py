@@ -264,3 +264,79 @@ def test_numbers_come_in_by_the_thousand_with_progress_and_load_as_they_came(wor
     ]
     assert [each is not None for each in owned] == [False, *[True] * 5000, False]
     no_progress(1)
+
+
+def test_three_bad_rows_among_a_hundred_thousand_refuse_the_file_and_the_corrected_one_goes_in(
+    world: Engine,
+) -> None:
+    import_text(world, "numbers", "account,number,tenant\nrival,+12130000001,other\n")
+    good = {row: f"reseller,+1212{row:07},big\n" for row in range(2, 100_002)}
+    bad = {
+        17: ("reseller,+1212,big", "'+1212' is not a possible phone number"),
+        50_001: ("reseller,+12120050001,nobody", "account 'reseller' has no tenant 'nobody'"),
+        100_001: ("reseller,+12130000001,big", "belongs to account 'rival' already"),
+    }
+    spoilt = good | {row: f"{line}\n" for row, (line, _) in bad.items()}
+    with pytest.raises(BadImportError, match="3 rows are bad") as refused:
+        import_text(world, "numbers", ["account,number,tenant\n", *spoilt.values()])
+    told = {each.row: each for each in refused.value.bad_rows}
+    assert list(told) == list(bad)
+    for row, (line, reason) in bad.items():
+        assert told[row].value in line
+        assert told[row].reason.startswith(reason)
+    assert count(world, "number_assignments") == 1
+    report = import_text(world, "numbers", ["account,number,tenant\n", *good.values()])
+    assert report == ImportReport("numbers", made=100_000)
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        "",
+        "911",
+        "933",
+        "+1212",
+        "+12125550100999999",
+        "+0012125550100",
+        "alice",
+        "+1 212 555 0100 x7",
+        "2125550100 ext 9",
+        "00",
+    ],
+)
+def test_a_number_in_an_impossible_form_is_refused_with_its_value(world: Engine, impossible: str) -> None:
+    with pytest.raises(BadImportError) as refused:
+        import_text(world, "numbers", f"account,number,tenant\nreseller,{impossible},big\n")
+    [bad] = refused.value.bad_rows
+    assert (bad.row, bad.value) == (2, f"reseller,{impossible},big")
+    assert bad.reason == f"{impossible!r} is not a possible phone number"
+
+
+@pytest.mark.parametrize(
+    ("made_at", "ended_at", "reason"),
+    [
+        ("2026-10-02T00:00:00Z", "2026-10-02T00:00:00Z", "ended_at is not after made_at"),
+        ("2026-10-02T00:00:00Z", "2026-10-01T00:00:00Z", "ended_at is not after made_at"),
+        ("2026-10-02T00:00:00", "", "made_at '2026-10-02T00:00:00' has no time zone"),
+        ("yesterday", "", "made_at 'yesterday' is no time"),
+        ("2099-01-01T00:00:00Z", "", "made_at '2099-01-01T00:00:00Z' lies in the future"),
+        (
+            "2026-10-19T00:00:00Z",
+            "2026-10-21T00:00:00Z",
+            "is assigned by another row of the file in that time",
+        ),
+        ("2026-01-01T00:00:00Z", "", "is assigned by another row of the file in that time"),
+    ],
+)
+def test_a_time_that_cannot_be_or_overlaps_is_refused(
+    database: Engine, made_at: str, ended_at: str, reason: str
+) -> None:
+    import_text(database, "accounts", ACCOUNTS)
+    content = (
+        "account,number,tenant,made_at,ended_at\nfirst,+12125550100,,2026-02-01T00:00:00Z,2026-10-20T00:00:00Z\n"
+        f"first,+12125550100,,{made_at},{ended_at}\n"
+    )
+    reasons = [said for _, said in bad_rows(database, "numbers", content)]
+    assert len(reasons) == 1
+    assert reasons[0].startswith(reason)
+    assert count(database, "number_assignments") == 0

@@ -8,7 +8,8 @@ from attribution.attribute import InputRules
 from attribution.details import AccountDetails, TenantDetails
 from attribution.directory import Account, Changes, Directory, IpAssignment, NumberAssignment, Tenant
 from schemas import network
-from schemas.records import CallRecord, SipEvent
+from schemas.network import address
+from schemas.records import CallRecord, SipEvent, call_record
 
 BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
 RESELLER, RIVAL = 1, 2
@@ -89,7 +90,7 @@ def invite(
     return SipEvent(
         switch="sbc-1",
         observed_at=observed_at,
-        source_ip=source_ip,
+        source_ip=address(source_ip),
         call_id=call_id,
         cseq=cseq,
         x_tenant=x_tenant,
@@ -115,4 +116,4 @@ def account_details(code: str = "reseller") -> AccountDetails:
 
 
 def _record(**facts: object) -> CallRecord:
-    return CallRecord.model_validate({"id": "1", "switch": "sbc-1", "service": "call", **facts})
+    return call_record({"id": "1", "switch": "sbc-1", "service": "call", **facts})
