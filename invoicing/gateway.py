@@ -8,41 +8,64 @@ stays inside: it is in no representation, reason or log. There is no application
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import stripe
 
+from invoicing import readings
 from invoicing.outcomes import Ok, Outcome, Refusal, RefusedForGood, RefusedPermission, TemporaryFailure
 from invoicing.remote import (
-    Collection,
     Customer,
     CustomerFacts,
     DraftFacts,
     ItemFacts,
     RemoteInvoice,
     RemoteLine,
+    RemoteTaxes,
 )
 from schemas.periods import Period
 
 API_BASE: Final = "https://api.stripe.com"
 TIMEOUT_SECONDS: Final = (3.0, 10.0)  # to connect, to answer
 PAGE_SIZE: Final = 100  # Stripe's maximum
+TOO_FAST: Final = 429
 REASON_CHARACTERS_MAX: Final = 300
 
 _KEY = re.compile(r"\b[sr]k_(?:test|live)_\S+")
 _LOST_ACCOUNT: Final = frozenset({"account_invalid", "account_closed", "platform_account_required"})
 
 _T = TypeVar("_T")
-Admit = Callable[[str], None]
+
+
+class Limiter(Protocol):
+    """How fast a Stripe account may be asked (`pace.Pace`)."""
+
+    def admit(self, account: str) -> None:
+        """Return when the next request of this Stripe account may go."""
+
+    def slow_down(self, account: str) -> None:
+        """Stripe said that it was asked too fast."""
+
+
+class Unlimited:
+    """For a request now and then: nobody waits."""
+
+    def admit(self, account: str) -> None:
+        """At once."""
+
+    def slow_down(self, account: str) -> None:
+        """Whoever asks once in a while cannot go slower."""
 
 
 class StripeGateway:
-    """Stripe's API for the accounts linked to us.
+    """Stripe's API for the accounts linked to us; safe to use from several threads.
 
-    `admit` is called with the Stripe account before each request and returns when the request may go: the limiter.
+    `limiter` is asked before each request, the library's own repeats included.
     """
 
     def __init__(
@@ -52,41 +75,66 @@ class StripeGateway:
         api_base: str = API_BASE,
         network_retries_max: int = 2,
         timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
-        admit: Admit = lambda _account: None,
+        limiter: Limiter | None = None,
     ) -> None:
         stripe.enable_telemetry = False
+        self._door = _Door(timeout_seconds, limiter or Unlimited())
         self._client = stripe.StripeClient(
             api_key,
             base_addresses={"api": api_base.rstrip("/")},
             max_network_retries=network_retries_max,
-            http_client=stripe.RequestsClient(timeout=timeout_seconds),
+            http_client=self._door,
         )
-        self._admit = admit
 
     def __repr__(self) -> str:
         return "StripeGateway()"
 
-    def create_customer(self, account: str, facts: CustomerFacts, key: str) -> Outcome[Customer]:
-        """Make the tenant's customer, with the fields of I5 and nothing more."""
-        params: Any = {
-            "description": facts.tenant_name,
-            "name": facts.contact_name,
-            "email": facts.email,
-            "phone": facts.phone,
-            "address": {
-                "line1": facts.line1,
-                "line2": facts.line2,
-                "city": facts.city,
-                "state": facts.region,
-                "postal_code": facts.postal_code,
-                "country": facts.country,
-            },
-            "metadata": {"tenant_reference": str(facts.reference)},
-        }
+    @contextmanager
+    def only_while(self, allowed: Callable[[], bool]) -> Iterator[None]:
+        """Within the block, in this thread, let requests go only while this is still so when their turn has come (I7).
+
+        One that may not go is a temporary failure: it never left.
+        """
+        self._door.conditions.allowed = allowed
+        try:
+            yield
+        finally:
+            self._door.conditions.allowed = None
+
+    def create_customer(
+        self, account: str, facts: CustomerFacts, key: str, *, locate: bool = False
+    ) -> Outcome[Customer]:
+        """Make the tenant's customer, with the fields of I5 and nothing more.
+
+        `locate`: Stripe refuses an address that it cannot calculate taxes for (I1).
+        """
+        params = _customer_params(facts, locate=locate)
         if not facts.line2:
             del params["address"]["line2"]
         options = _options(account, key)
-        return self._call(account, lambda: _customer(self._client.v1.customers.create(params, options)))
+        return self._call(
+            account, lambda: readings.customer(self._client.v1.customers.create(params, options))
+        )
+
+    def update_customer(
+        self, account: str, customer: str, facts: CustomerFacts, key: str, *, locate: bool = False
+    ) -> Outcome[Customer]:
+        """Tell Stripe a tenant's changed details: the same fields, and nothing of how it pays (I5)."""
+        params = _customer_params(facts, locate=locate)
+        options = _options(account, key)
+        return self._call(
+            account, lambda: readings.customer(self._client.v1.customers.update(customer, params, options))
+        )
+
+    def tax_location(self, account: str, customer: str) -> Outcome[str]:
+        """Whether Stripe can calculate taxes where a customer is: `supported`, `not_collecting`, or why not (I1)."""
+        options = _options(account)
+        return self._call(
+            account,
+            lambda: readings.tax_location(
+                self._client.v1.customers.retrieve(customer, {"expand": ["tax"]}, options)
+            ),
+        )
 
     def customer(self, account: str, customer: str) -> Outcome[Customer]:
         """Read a customer; one deleted in Stripe is refused for good."""
@@ -96,7 +144,7 @@ class StripeGateway:
             case Ok(found) if getattr(found, "deleted", False):
                 return RefusedForGood(f"customer {customer} was deleted in Stripe")
             case Ok(found):
-                return Ok(_customer(found))
+                return Ok(readings.customer(found))
             case refusal:
                 return refusal
 
@@ -107,7 +155,9 @@ class StripeGateway:
             account,
             self._client.v1.customers.list,
             {"email": facts.email},
-            lambda each: _customer(each) if _metadata(each).get("tenant_reference") == wanted else None,
+            lambda each: (
+                readings.customer(each) if readings.metadata(each).get("tenant_reference") == wanted else None
+            ),
         )
 
     def create_draft(self, account: str, facts: DraftFacts, key: str) -> Outcome[str]:
@@ -134,7 +184,7 @@ class StripeGateway:
             account,
             self._client.v1.invoices.list,
             {"customer": customer},
-            lambda each: _id(each) if _metadata(each).get("request") == reference else None,
+            lambda each: _id(each) if readings.metadata(each).get("request") == reference else None,
         )
 
     def add_item(self, account: str, facts: ItemFacts, key: str) -> Outcome[str]:
@@ -160,18 +210,7 @@ class StripeGateway:
 
     def invoice(self, account: str, stripe_invoice: str) -> Outcome[RemoteInvoice | None]:
         """Read an invoice; None where it was deleted in Stripe."""
-        options = _options(account)
-
-        def read() -> RemoteInvoice | None:
-            try:
-                found = self._client.v1.invoices.retrieve(stripe_invoice, options=options)
-            except stripe.InvalidRequestError as error:
-                if error.http_status == 404 and error.code == "resource_missing":
-                    return None
-                raise
-            return None if getattr(found, "deleted", False) else _invoice(found)
-
-        return self._call(account, read)
+        return self._read_invoice(account, stripe_invoice, readings.invoice)
 
     def invoice_lines(self, account: str, stripe_invoice: str) -> Outcome[tuple[RemoteLine, ...]]:
         """All lines of an invoice, all pages."""
@@ -184,10 +223,22 @@ class StripeGateway:
         for page in pages:
             match page:
                 case Ok(found):
-                    lines.extend(_line(each) for each in found)
+                    lines.extend(readings.line(each) for each in found)
                 case refusal:
                     return refusal
         return Ok(tuple(lines))
+
+    def restate_taxes(self, account: str, stripe_invoice: str, key: str, *, taxes: bool) -> Outcome[str]:
+        """State a draft's automatic tax again, which has Stripe calculate it anew (I4)."""
+        params: Any = {"automatic_tax": {"enabled": taxes}}
+        options = _options(account, key)
+        return self._call(
+            account, lambda: _id(self._client.v1.invoices.update(stripe_invoice, params, options))
+        )
+
+    def taxes(self, account: str, stripe_invoice: str) -> Outcome[RemoteTaxes | None]:
+        """What Stripe says of an invoice's taxes; None where it was deleted in Stripe."""
+        return self._read_invoice(account, stripe_invoice, readings.taxes)
 
     def schedule(
         self, account: str, stripe_invoice: str, finalizes_at: datetime, due_at: datetime | None, key: str
@@ -200,6 +251,22 @@ class StripeGateway:
         return self._call(
             account, lambda: _nothing(self._client.v1.invoices.update(stripe_invoice, params, options))
         )
+
+    def _read_invoice(
+        self, account: str, stripe_invoice: str, take: Callable[[Any], _T]
+    ) -> Outcome[_T | None]:
+        options = _options(account)
+
+        def read() -> _T | None:
+            try:
+                found = self._client.v1.invoices.retrieve(stripe_invoice, options=options)
+            except stripe.InvalidRequestError as error:
+                if error.http_status == 404 and error.code == "resource_missing":
+                    return None
+                raise
+            return None if getattr(found, "deleted", False) else take(found)
+
+        return self._call(account, read)
 
     def _first(
         self,
@@ -236,7 +303,8 @@ class StripeGateway:
             after = {"starting_after": found[-1].id}
 
     def _call(self, account: str, request: Callable[[], _T]) -> Outcome[_T]:
-        self._admit(account)
+        if not account:
+            raise ValueError("a request that names no Stripe account would be done in our own")
         try:
             return Ok(request())
         except stripe.StripeError as error:
@@ -245,12 +313,45 @@ class StripeGateway:
             return TemporaryFailure(f"Stripe's answer was not understood ({type(error).__name__})")
 
 
+class _NotSentError(stripe.APIConnectionError):
+    """The request's turn came too late; it did not go."""
+
+    def __init__(self) -> None:
+        super().__init__("not sent", should_retry=False)  # type: ignore[no-untyped-call]
+
+
+class _Conditions(threading.local):
+    allowed: Callable[[], bool] | None = None
+
+
+class _Door(stripe.RequestsClient):
+    """What every single request passes last, also one that the library repeats by itself: its turn, its condition."""
+
+    def __init__(self, timeout_seconds: tuple[float, float], limiter: Limiter) -> None:
+        super().__init__(timeout=timeout_seconds)
+        self.conditions = _Conditions()
+        self._limiter = limiter
+
+    def request(  # type: ignore[override] # the library's own classes differ in the same way
+        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: object = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        account = (headers or {})["Stripe-Account"]
+        self._limiter.admit(account)
+        if self.conditions.allowed is not None and not self.conditions.allowed():
+            raise _NotSentError
+        answer = super().request(method, url, headers, post_data)
+        if answer[1] == TOO_FAST:
+            self._limiter.slow_down(account)
+        return answer
+
+
 def _refusal(error: stripe.StripeError) -> Refusal:
     status = error.http_status
     if isinstance(error, stripe.IdempotencyError):
         return TemporaryFailure("the idempotency key was used with other content", key_is_spent=True)
     if isinstance(error, stripe.APIConnectionError) or status is None:
-        return TemporaryFailure("Stripe could not be reached")
+        late = isinstance(error, _NotSentError)
+        return TemporaryFailure("its turn came too late" if late else "Stripe could not be reached")
     if isinstance(error, stripe.AuthenticationError):
         return TemporaryFailure("Stripe does not accept our API key")
     if isinstance(error, stripe.PermissionError) or _code(error) in _LOST_ACCOUNT:
@@ -281,11 +382,7 @@ def _options(account: str, key: str | None = None) -> stripe.RequestOptions:
     return options
 
 
-def _metadata(found: Any) -> dict[str, str]:  # noqa: ANN401 (Stripe's objects are typed loosely)
-    return found.metadata.to_dict() if found.metadata else {}
-
-
-def _id(found: Any) -> str:  # noqa: ANN401 (same)
+def _id(found: Any) -> str:  # noqa: ANN401 (Stripe's objects are typed loosely)
     return str(found.id)
 
 
@@ -293,39 +390,22 @@ def _nothing(_found: object) -> None:
     return None
 
 
-def _customer(found: Any) -> Customer:  # noqa: ANN401 (same)
-    settings = getattr(found, "invoice_settings", None)
-    payment_method = settings is not None and settings.default_payment_method is not None
-    return Customer(
-        id=found.id, chargeable=payment_method or getattr(found, "default_source", None) is not None
-    )
-
-
-def _invoice(found: Any) -> RemoteInvoice:  # noqa: ANN401 (same)
-    error = getattr(found, "last_finalization_error", None)
-    finalizes_at = getattr(found, "automatically_finalizes_at", None)
-    collection: Collection = found.collection_method
-    return RemoteInvoice(
-        id=found.id,
-        status=found.status,
-        reference=_metadata(found).get("request"),
-        customer=str(found.customer),
-        currency=found.currency.upper(),
-        subtotal_minor=found.subtotal,
-        collection=collection,
-        auto_advance=bool(found.auto_advance),
-        finalizes_at=None if finalizes_at is None else datetime.fromtimestamp(finalizes_at, UTC),
-        tax_enabled=bool(found.automatic_tax.enabled),
-        tax_status=found.automatic_tax.status,
-        finalization_error=None if error is None else (getattr(error, "message", None) or "no reason given"),
-    )
-
-
-def _line(found: Any) -> RemoteLine:  # noqa: ANN401 (same)
-    details = found.parent.invoice_item_details if found.parent else None
-    return RemoteLine(
-        key=_metadata(found).get("line"),
-        item=None if details is None else details.invoice_item,
-        amount_minor=found.amount,
-        currency=found.currency.upper(),
-    )
+def _customer_params(facts: CustomerFacts, *, locate: bool) -> Any:  # noqa: ANN401 (same)
+    params: dict[str, Any] = {
+        "description": facts.tenant_name,
+        "name": facts.contact_name,
+        "email": facts.email,
+        "phone": facts.phone,
+        "address": {
+            "line1": facts.line1,
+            "line2": facts.line2,
+            "city": facts.city,
+            "state": facts.region,
+            "postal_code": facts.postal_code,
+            "country": facts.country,
+        },
+        "metadata": {"tenant_reference": str(facts.reference)},
+    }
+    if locate:
+        params["tax"] = {"validate_location": "immediately"}
+    return params

@@ -1,9 +1,8 @@
 """One statement to at most one invoice, whatever breaks on the way (I2, I7, I8).
 
 A row is worked from wherever it stands: decide, begin a draft that does not send itself, put the lines on it, compare,
-and only then let Stripe send it. Before each outside step its intent and idempotency key are committed, after it
-Stripe's id; whoever comes after a crash repeats the last step under the same key. Where that key may have been
-forgotten, or gives no answer any more, what was done is read from Stripe's lists before a fresh key is used.
+and only then let Stripe send it. Each outside step goes through `steps.Steps`, so that doing it twice does it once. A
+one-time invoice takes the same steps; its lines were fixed when it was asked for (I10).
 """
 
 from __future__ import annotations
@@ -15,20 +14,32 @@ from enum import Enum, auto
 from typing import Final, TypeVar, assert_never
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from invoicing import setup_store, steps_store, store
+from invoicing import customer_store, setup_store, steps_store, store
+from invoicing.customer_store import billing_details, obstacle
+from invoicing.customers import Customers
 from invoicing.gateway import StripeGateway
 from invoicing.outcomes import Ok, Outcome, Refusal, RefusedForGood, RefusedPermission, TemporaryFailure
-from invoicing.plan import Blocked, InvoiceTerms, NotBilled, NothingToBill, ToBill, plan_invoice
-from invoicing.remote import Collection, Customer, DraftFacts, ItemFacts, RemoteInvoice
+from invoicing.plan import (
+    Blocked,
+    InvoiceTerms,
+    NotBilled,
+    NothingToBill,
+    Plan,
+    ToBill,
+    plan_by,
+    plan_invoice,
+)
+from invoicing.remote import Collection, DraftFacts, ItemFacts, RemoteInvoice
 from invoicing.schedule import due_instant
 from invoicing.setup_store import StripeLink
 from invoicing.states import State
-from invoicing.steps_store import Step
-from invoicing.store import InvoiceRow
+from invoicing.steps import Steps, StoppedError, TakenError, UnlinkedError, value
+from invoicing.store import InvoiceRow, StatementFacts
 from invoicing.verify import difference, tax_trouble
 
+COMPARED_FOR: Final = timedelta(minutes=10)  # so long a draft is taken for what it was when it was compared
 AT_ONCE_DELAY: Final = timedelta(minutes=5)  # Stripe wants an instant ahead of it
 READ_DELAY: Final = timedelta(hours=1)  # from the sending instant until we look whether it went out
 BACKOFF_FIRST: Final = timedelta(seconds=5)
@@ -46,18 +57,6 @@ class Worked(Enum):
     PAUSED = auto()  # Stripe refuses the account: leave all its rows
 
 
-class _StoppedError(Exception):
-    """A step was refused; caught where the row's state is changed for it."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.reason)
-        self.refusal = refusal
-
-
-class _TakenError(Exception):
-    """Someone else moved the row meanwhile: leave it to them."""
-
-
 @dataclass(frozen=True, slots=True)
 class Invoicer:
     """Works rows off, one at a time; any number may run, on any number of machines.
@@ -71,12 +70,15 @@ class Invoicer:
 
     def work(self, invoice_id: UUID) -> Worked:
         """Bring one invoice as far as it goes now; safe to repeat, and to be killed in, at any point."""
+        row = self._read(invoice_id)
         try:
-            while self._advance(row := self._read(invoice_id)):
-                pass
-        except _TakenError:
+            while self._advance(row):
+                row = self._read(invoice_id)
+        except TakenError:
             return Worked.DONE
-        except _StoppedError as stopped:
+        except UnlinkedError:
+            return self._unlinked(row)
+        except StoppedError as stopped:
             return self._stop(row, stopped.refusal)
         return Worked.DONE
 
@@ -93,48 +95,53 @@ class Invoicer:
                 return False
 
     def _decide(self, row: InvoiceRow) -> bool:
-        if row.statement_id is None:
-            raise ValueError(f"invoice {row.id} has no statement to be decided from")
         with self.engine.begin() as connection:
-            facts = store.statement_facts(connection, row.statement_id)
-            versions = setup_store.profile_versions(connection, row.tenant_id)
+            facts = None if row.statement_id is None else store.statement_facts(connection, row.statement_id)
+            plan = None if facts is None else _plan(connection, row, facts)
             link = setup_store.link_in_force(connection, row.account_id)
-        if not facts.intact:
+        if facts is not None and not facts.intact:
             return self._move(row, State.BLOCKED, reason="statement_altered")
-        plan = plan_invoice(facts.statement, facts.generated_at, versions)
         match plan:
+            case None | ToBill():
+                return self._begin(row, plan, link)
             case NotBilled():
                 return self._move(row, State.NOT_BILLED, reason="no_profile")
             case NothingToBill(profile_id=profile_id):
                 return self._move(row, State.NOTHING_TO_BILL, reason="no_lines", profile_id=profile_id)
             case Blocked(reason=reason, profile_id=profile_id):
                 return self._move(row, State.BLOCKED, reason=reason, profile_id=profile_id)
-            case ToBill():
-                return self._begin(row, plan, link)
             case _:
                 assert_never(plan)
 
-    def _begin(self, row: InvoiceRow, plan: ToBill, link: StripeLink | None) -> bool:
-        if link is None:
-            return self._move(row, State.BLOCKED, reason="no_stripe_link", profile_id=plan.profile_id)
+    def _begin(self, row: InvoiceRow, plan: ToBill | None, link: StripeLink | None) -> bool:
+        """Begin drafting in the linked account; without a plan, with the lines that a one-time invoice has already."""
+        with self.engine.begin() as connection:
+            reason = obstacle(billing_details(connection, row.tenant_id))
+        if link is None or reason is not None:
+            decided = {} if plan is None else {"profile_id": plan.profile_id}
+            return self._move(row, State.BLOCKED, reason=reason or "no_stripe_link", **decided)
+        if plan is None:
+            return self._move(row, State.DRAFTING, stripe_account=link.stripe_account)
         with self.engine.begin() as connection:
             if not store.begin_drafting(connection, row, link.stripe_account, plan, self.clock()):
-                raise _TakenError
+                raise TakenError
         return True
 
     def _draft(self, row: InvoiceRow) -> bool:
         account = self._account(row)
-        if account is None:
-            return self._move(row, State.BLOCKED, reason="unlinked")
         if (
             row.stripe_invoice is not None
-            and _value(self.gateway.invoice(account, row.stripe_invoice)) is None
+            and value(self.gateway.invoice(account, row.stripe_invoice)) is None
         ):
             return self._move(row, State.DELETED, reason="the draft was deleted in Stripe")
         terms = _set(row.terms)
-        customer = self._customer(row, account)
-        if customer is None:
-            return self._move(row, State.BLOCKED, reason="no_tenant_details")
+        with self.engine.begin() as connection:
+            details = customer_store.billing_details(connection, row.tenant_id)
+        reason = obstacle(details)
+        if reason is not None:
+            return self._move(row, State.BLOCKED, reason=reason)
+        customers = Customers(self.engine, self.gateway, self.clock)
+        customer = customers.of_invoice(row, account, _set(details), taxes=terms.taxes)
         collection, notice = self._collection(account, customer, terms)
         stripe_invoice = self._create_draft(row, account, customer, collection)
         with self.engine.begin() as connection:
@@ -142,34 +149,15 @@ class Invoicer:
         self._add_items(row, account, customer, stripe_invoice)
         return self._move(row, State.DRAFTED)
 
-    def _customer(self, row: InvoiceRow, account: str) -> str | None:
-        with self.engine.begin() as connection:
-            known = setup_store.customer_of(connection, row.tenant_id, account)
-            facts = setup_store.customer_facts(connection, row.tenant_id)
-        if known is not None or facts is None:
-            return known
-
-        def find() -> Outcome[str | None]:
-            return _name(self.gateway.find_customer(account, facts))
-
-        # listed even before the first try: an invoice of another month may have been killed right after making it
-        made = _value(find()) or self._take(
-            row, "customer", lambda key: _named(self.gateway.create_customer(account, facts, key)), find
-        )
-        with self.engine.begin() as connection:
-            setup_store.save_customer(connection, row.tenant_id, account, made, "ours", self.clock())
-            return setup_store.customer_of(connection, row.tenant_id, account)
-
     def _collection(self, account: str, customer: str, terms: InvoiceTerms) -> tuple[Collection, str | None]:
         if not terms.auto_charge:
             return "send_invoice", None
-        if _value(self.gateway.customer(account, customer)).chargeable:
+        if value(self.gateway.customer(account, customer)).chargeable:
             return "charge_automatically", None
         return "send_invoice", NO_PAYMENT_METHOD
 
     def _create_draft(self, row: InvoiceRow, account: str, customer: str, collection: Collection) -> str:
         terms = _set(row.terms)
-        finalizes_at = max(_set(row.send_at), self.clock() + AT_ONCE_DELAY)
         sends = collection == "send_invoice"
         facts = DraftFacts(
             reference=row.reference,
@@ -177,28 +165,31 @@ class Invoicer:
             customer=customer,
             currency=row.currency,
             collection=collection,
-            due_at=due_instant(finalizes_at, terms.terms_days) if sends else None,
+            due_at=self._due_meanwhile(row) if sends else None,
             taxes=terms.taxes,
         )
-        return self._take(
+        return self._steps.take(
             row,
             "draft",
             lambda key: self.gateway.create_draft(account, facts, key),
             lambda: self.gateway.find_invoice(account, customer, row.reference),
         )
 
+    def _due_meanwhile(self, row: InvoiceRow) -> datetime:
+        """A draft's due date until it is scheduled: one key always asks for the same, and never for a day gone by."""
+        intended_at, now = self._steps.intend(row, ["draft"])["draft"].intended_at, self.clock()
+        asked_at = intended_at if now - intended_at < steps_store.KEY_TRUST else now
+        return due_instant(max(_set(row.send_at), asked_at), _set(row.terms).terms_days + 2)
+
     def _add_items(self, row: InvoiceRow, account: str, customer: str, stripe_invoice: str) -> None:
         taxes = _set(row.terms).taxes
-        with self.engine.begin() as connection:
-            intended = steps_store.intend(
-                connection, row, [_item(line.key) for line in row.lines], self.clock()
-            )
+        intended = self._steps.intend(row, [_item(line.key) for line in row.lines])
         for line in row.lines:
             if intended[_item(line.key)].result is None:
                 self._add_item(row, account, ItemFacts(customer, stripe_invoice, row.currency, line, taxes))
 
     def _add_item(self, row: InvoiceRow, account: str, facts: ItemFacts) -> None:
-        self._take(
+        self._steps.take(
             row,
             _item(facts.line.key),
             lambda key: self.gateway.add_item(account, facts, key),
@@ -213,35 +204,53 @@ class Invoicer:
 
     def _schedule(self, row: InvoiceRow) -> bool:
         account = self._account(row)
-        if account is None:
-            return self._move(row, State.BLOCKED, reason="unlinked")
-        stripe_invoice = _set(row.stripe_invoice)
-        remote = _value(self.gateway.invoice(account, stripe_invoice))
+        stripe_invoice, terms, compared_at = _set(row.stripe_invoice), _set(row.terms), self.clock()
+        remote = value(self.gateway.invoice(account, stripe_invoice))
+        if (
+            remote is not None
+            and terms.taxes
+            and remote.status == "draft"
+            and remote.tax_status != "complete"
+        ):
+            remote = self._calculated_anew(row, account, stripe_invoice)
         if remote is None:
             return self._move(row, State.DELETED, reason="the draft was deleted in Stripe")
         if remote.status != "draft":
             return self._move(row, State.SCHEDULED, send_at=self.clock())
-        lines = _value(self.gateway.invoice_lines(account, stripe_invoice))
-        terms = _set(row.terms)
+        lines = value(self.gateway.invoice_lines(account, stripe_invoice))
         trouble = difference(row.lines, _set(row.subtotal_minor), row.currency, remote, lines) or tax_trouble(
             terms.taxes, remote
         )
         if trouble is not None:
             return self._move(row, State.HELD, reason=trouble)
-        return self._let_go(row, account, remote)
+        return self._let_go(row, account, remote, compared_at)
 
-    def _let_go(self, row: InvoiceRow, account: str, remote: RemoteInvoice) -> bool:
+    def _calculated_anew(self, row: InvoiceRow, account: str, stripe_invoice: str) -> RemoteInvoice | None:
+        """The draft after its taxes were calculated once more: the address may have been mended since."""
+        self._steps.take(
+            row,
+            f"taxes:{self.clock():%Y%m%dT%H%M%S}",
+            lambda key: self.gateway.restate_taxes(account, stripe_invoice, key, taxes=True),
+            lambda: Ok(None),
+        )
+        return value(self.gateway.invoice(account, stripe_invoice))
+
+    def _let_go(self, row: InvoiceRow, account: str, remote: RemoteInvoice, compared_at: datetime) -> bool:
         finalizes_at = max(_set(row.send_at), self.clock() + AT_ONCE_DELAY)
         sends = remote.collection == "send_invoice"
         due_at = due_instant(finalizes_at, _set(row.terms).terms_days) if sends else None
         name = f"schedule:{finalizes_at:%Y%m%dT%H%M%S}"
-        with self.engine.begin() as connection:
-            step = steps_store.intend(connection, row, [name], self.clock())[name]
-        outcome = self.gateway.schedule(account, remote.id, finalizes_at, due_at, step.idempotency_key)
-        if isinstance(outcome, TemporaryFailure) and outcome.key_is_spent:
-            step = self._renew(row, step)  # saying the same again does no harm
+        step = self._steps.intend(row, [name])[name]
+        with self.gateway.only_while(lambda: self.clock() - compared_at < COMPARED_FOR):
             outcome = self.gateway.schedule(account, remote.id, finalizes_at, due_at, step.idempotency_key)
-        _value(outcome)
+            if isinstance(outcome, TemporaryFailure) and outcome.key_is_spent:
+                step = self._steps.renew(row, step)  # saying the same again does no harm
+                outcome = self.gateway.schedule(
+                    account, remote.id, finalizes_at, due_at, step.idempotency_key
+                )
+        if isinstance(outcome, RefusedForGood) and self._went_out(account, remote.id):
+            return self._move(row, State.SCHEDULED, send_at=self.clock())
+        value(outcome)
         with self.engine.begin() as connection:
             steps_store.finish_step(connection, row, step, remote.id, self.clock())
             changes = {"send_at": finalizes_at}
@@ -249,59 +258,13 @@ class Invoicer:
             if not store.move(
                 connection, row, State.SCHEDULED, self.clock(), due_at=look_at, changes=changes
             ):
-                raise _TakenError
+                raise TakenError
         return False
 
-    def _take(
-        self,
-        row: InvoiceRow,
-        name: str,
-        call: Callable[[str], Outcome[str]],
-        find: Callable[[], Outcome[str | None]],
-    ) -> str:
-        """Take an outside step once: intent, call, result; gives Stripe's id (I7).
-
-        `find` reads from Stripe's lists what an earlier try may have done.
-        """
-        with self.engine.begin() as connection:
-            step = steps_store.intend(connection, row, [name], self.clock())[name]
-        if step.result is not None:
-            return step.result
-        if self.clock() - step.intended_at >= steps_store.KEY_TRUST:
-            return self._take_afresh(row, step, call, find)
-        outcome = call(step.idempotency_key)
-        if isinstance(outcome, TemporaryFailure) and outcome.key_is_spent:
-            return self._take_afresh(row, step, call, find)
-        return self._finish(row, step, _value(outcome))
-
-    def _take_afresh(
-        self,
-        row: InvoiceRow,
-        step: Step,
-        call: Callable[[str], Outcome[str]],
-        find: Callable[[], Outcome[str | None]],
-    ) -> str:
-        found = _value(find())
-        if found is not None:
-            return self._finish(row, step, found)
-        renewed = self._renew(row, step)
-        return self._finish(row, renewed, _value(call(renewed.idempotency_key)))
-
-    def _renew(self, row: InvoiceRow, step: Step) -> Step:
-        with self.engine.begin() as connection:
-            renewed = steps_store.renew_key(connection, row, step, self.clock())
-        if renewed is None:
-            raise _TakenError
-        return renewed
-
-    def _finish(self, row: InvoiceRow, step: Step, result: str) -> str:
-        with self.engine.begin() as connection:
-            if steps_store.finish_step(connection, row, step, result, self.clock()):
-                return result
-            settled = steps_store.steps(connection, row)[step.name].result
-        if settled is None:
-            raise _TakenError
-        return settled
+    def _went_out(self, account: str, stripe_invoice: str) -> bool:
+        """Whether Stripe has finalised it since it was compared: an earlier update was done, and its reply lost."""
+        remote = value(self.gateway.invoice(account, stripe_invoice))
+        return remote is not None and remote.status != "draft"
 
     def _stop(self, row: InvoiceRow, refusal: Refusal) -> Worked:
         now = self.clock()
@@ -325,17 +288,28 @@ class Invoicer:
         with self.engine.begin() as connection:
             return store.invoice_row(connection, invoice_id)
 
-    def _account(self, row: InvoiceRow) -> str | None:
-        """The Stripe account the row is being made in, while it is still linked."""
+    def _account(self, row: InvoiceRow) -> str:
+        """The Stripe account the row is being made in, while it is still linked (I11)."""
         with self.engine.begin() as connection:
             link = setup_store.link_in_force(connection, row.account_id)
-        return row.stripe_account if link is not None and link.stripe_account == row.stripe_account else None
+        if link is None or link.stripe_account != row.stripe_account:
+            raise UnlinkedError
+        return link.stripe_account
+
+    def _unlinked(self, row: InvoiceRow) -> Worked:
+        with self.engine.begin() as connection:
+            store.move(connection, row, State.BLOCKED, self.clock(), reason="unlinked")
+        return Worked.DONE
 
     def _move(self, row: InvoiceRow, state: State, *, reason: str | None = None, **changes: object) -> bool:
         with self.engine.begin() as connection:
             if not store.move(connection, row, state, self.clock(), reason=reason, changes=changes):
-                raise _TakenError
+                raise TakenError
         return True
+
+    @property
+    def _steps(self) -> Steps:
+        return Steps(self.engine, self.gateway, self.clock)
 
 
 def backoff(attempts: int) -> timedelta:
@@ -343,26 +317,19 @@ def backoff(attempts: int) -> timedelta:
     return min(BACKOFF_MAX, BACKOFF_FIRST * (1 << min(attempts, 16)))
 
 
-def _value(outcome: Outcome[_T]) -> _T:
-    if isinstance(outcome, Ok):
-        return outcome.value
-    raise _StoppedError(outcome)
+def _plan(connection: Connection, row: InvoiceRow, facts: StatementFacts) -> Plan:
+    """By the version in force when the statement was generated, or the one that a retry chose."""
+    versions = setup_store.profile_versions(connection, row.tenant_id)
+    for version in versions:
+        if version.id == row.profile_id:
+            return plan_by(version, facts.statement, facts.generated_at)
+    return plan_invoice(facts.statement, facts.generated_at, versions)
 
 
 def _set(value: _T | None) -> _T:
     if value is None:
         raise ValueError("a row that is being drafted lacks what was fixed when drafting began")
     return value
-
-
-def _named(outcome: Outcome[Customer]) -> Outcome[str]:
-    return Ok(outcome.value.id) if isinstance(outcome, Ok) else outcome
-
-
-def _name(outcome: Outcome[Customer | None]) -> Outcome[str | None]:
-    if isinstance(outcome, Ok):
-        return Ok(None if outcome.value is None else outcome.value.id)
-    return outcome
 
 
 def _item(line_key: str) -> str:

@@ -33,6 +33,7 @@ from schemas.statements import DecimalText, Statement, StatementLine
 Unit = Literal["channel", "second", "event", "number", "item", "cost"]
 
 _DIGITS: Final = 60  # far more than any product of a quantity and a price has: only the last rounding rounds
+_SHOWN_PLACES: Final = Decimal("1e-12")
 _SECONDS_PER_MINUTE: Final = 60
 _MONTHS: Final = (
     "January", "February", "March", "April", "May", "June",
@@ -75,9 +76,14 @@ class _Part:
 
 def invoice_lines(statement: Statement, profile: BillingProfile) -> tuple[InvoiceLine, ...]:
     """All lines of a statement's invoice, in the profile's order, late usage after a product's own; none: nothing to bill."""
+    return product_lines(statement, profile.products)
+
+
+def product_lines(statement: Statement, products: Iterable[Product]) -> tuple[InvoiceLine, ...]:
+    """The lines of any products, counted on one statement."""
     return tuple(
         line
-        for position, product in enumerate(profile.products, start=1)
+        for position, product in enumerate(products, start=1)
         for part in _parts(product, statement)
         if (line := _product_line(position, product, part, statement)).amount_minor
     )
@@ -91,8 +97,20 @@ def subtotal_minor(lines: Iterable[InvoiceLine]) -> int:
 def charge_minor(quantity: Decimal, unit: Unit, unit_price: Decimal, currency: str) -> int:
     """Quantity times price in the currency's smallest units, rounded half-up, once."""
     with localcontext(prec=_DIGITS):
+        return minor_units(exact_charge(quantity, unit, unit_price), currency)
+
+
+def exact_charge(quantity: Decimal, unit: Unit, unit_price: Decimal) -> Decimal:
+    """Quantity times price before it is rounded (a third of a cent: to 60 digits)."""
+    with localcontext(prec=_DIGITS):
         charge = quantity * unit_price
-        return minor_units(charge / _SECONDS_PER_MINUTE if unit == "second" else charge, currency)
+        return charge / _SECONDS_PER_MINUTE if unit == "second" else charge
+
+
+def shown_exact(exact: Decimal) -> str:
+    """An amount before rounding as people check it: to 12 places, no trailing zeros."""
+    with localcontext(prec=_DIGITS):
+        return f"{exact.quantize(_SHOWN_PLACES).normalize():f}"
 
 
 def month_text(usage_period: str) -> str:

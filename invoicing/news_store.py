@@ -8,9 +8,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from invoicing.news import RefusedNews
+from invoicing.news import RefusedNews, StatementNews, read_news
 from invoicing.states import State
 from schemas.identity import fact_id
+from schemas.periods import Period
 
 
 class Receipt(StrEnum):
@@ -55,6 +56,51 @@ def receive_statement(
         },
     )
     return Receipt.NEW if written.rowcount else Receipt.KNOWN
+
+
+def receive_month(connection: Connection, period: Period, account: str | None, now: datetime) -> int:
+    """Write the due rows of a closed month that have none yet, whatever became of its events. Gives how many are new."""
+    rows = connection.execute(
+        text(
+            "select s.id from statements s join accounts a on a.id = s.account_id "
+            "where s.period = :period and s.kind = 'tenant' and (cast(:account as text) is null or a.code = :account) "
+            "and not exists (select from invoices i where i.statement_id = s.id) order by s.sequence"
+        ),
+        {"period": period.first_day, "account": account},
+    )
+    return sum(receive_statement(connection, row.id, now) is Receipt.NEW for row in rows.all())
+
+
+def resolve_event(
+    connection: Connection, topic: str, partition: int, kafka_offset: int, now: datetime, *, dismiss: bool
+) -> Receipt | RefusedNews | None:
+    """Take a refused event again, by its data alone; once taken, or dismissed, it is resolved.
+
+    Gives what came of it; None: no such event waits.
+    """
+    place = {"topic": topic, "partition": partition, "kafka_offset": kafka_offset}
+    row = connection.execute(
+        text(
+            "select value from refused_events where topic = :topic and partition = :partition "
+            "and kafka_offset = :kafka_offset and resolved_at is null for update"
+        ),
+        place,
+    ).one_or_none()
+    if row is None:
+        return None
+    news = read_news({}, None if row.value is None else bytes(row.value))
+    found: Receipt | RefusedNews = news if isinstance(news, RefusedNews) else Receipt.KNOWN
+    if isinstance(news, StatementNews):
+        found = receive_statement(connection, news.statement_id, now, news.sha256)
+    if dismiss or found in {Receipt.NEW, Receipt.KNOWN, Receipt.NO_TENANT}:
+        connection.execute(
+            text(
+                "update refused_events set resolved_at = :now where topic = :topic and partition = :partition "
+                "and kafka_offset = :kafka_offset"
+            ),
+            place | {"now": now},
+        )
+    return found
 
 
 def refuse_event(

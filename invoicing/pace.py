@@ -1,20 +1,30 @@
-"""How fast we may ask: a token bucket for each Stripe account, below Stripe's own limits."""
+"""How fast we may ask: one limiter for each Stripe account, below Stripe's own limits.
+
+Stripe allows an account 100 requests a second in live mode and 25 in test mode, and most single endpoints 25 a second;
+beyond that it answers 429 (its documentation, "Rate limits"). Requests are spread evenly: whoever was held up may catch
+up a little, so that a short delay costs nothing, and no second ever sees more than 1.2 times what is permitted.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
+
+CATCH_UP_SECONDS: Final = 0.2
+PUSHED_BACK_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    filled_at: float
+class _Turns:
+    next_at: float
+    given: int = 0
+    gate: threading.Lock = field(default_factory=threading.Lock)  # held by the one whose turn is next
 
 
 class Pace:
-    """Lets at most `per_second_max` requests a second go to one Stripe account; a second's worth may go at once.
+    """Lets `per_second_max` requests a second go to one Stripe account, from any number of threads.
 
     `monotonic` gives seconds that only grow; `sleep` waits for some.
     """
@@ -22,25 +32,37 @@ class Pace:
     def __init__(
         self, per_second_max: float, monotonic: Callable[[], float], sleep: Callable[[float], object]
     ) -> None:
-        self._per_second_max = per_second_max
+        self.per_second_max = per_second_max
         self._monotonic = monotonic
         self._sleep = sleep
-        self._buckets: dict[str, _Bucket] = {}
+        self._turns: dict[str, _Turns] = {}
         self._lock = threading.Lock()
 
     def admit(self, account: str) -> None:
-        """Return when the next request of this Stripe account may go."""
-        wait = self._reserve(account)
-        if wait > 0:
-            self._sleep(wait)
+        """Return when the next request of this Stripe account may go.
 
-    def _reserve(self, account: str) -> float:
-        """Take one token, in advance if need be; gives the seconds until it is earned."""
+        The turn is taken on waking, not before: requests that a busy machine held up do not all go at once afterwards.
+        """
+        turns = self._turns_of(account)
+        with turns.gate:
+            wait = turns.next_at - self._monotonic()
+            if wait > 0:
+                self._sleep(wait)
+            with self._lock:
+                began_at = max(turns.next_at, self._monotonic() - CATCH_UP_SECONDS)
+                turns.next_at = began_at + 1 / self.per_second_max
+                turns.given += 1
+
+    def slow_down(self, account: str) -> None:
+        """Stripe answered 429: nothing more goes to this account for a second."""
+        turns = self._turns_of(account)
         with self._lock:
-            now = self._monotonic()
-            burst = max(1.0, self._per_second_max)
-            bucket = self._buckets.setdefault(account, _Bucket(burst, now))
-            earned = (now - bucket.filled_at) * self._per_second_max
-            bucket.tokens = min(burst, bucket.tokens + earned) - 1
-            bucket.filled_at = now
-            return max(0.0, -bucket.tokens / self._per_second_max)
+            turns.next_at = max(turns.next_at, self._monotonic() + PUSHED_BACK_SECONDS)
+
+    def admitted(self, account: str) -> int:
+        """How many requests of this Stripe account have been let go so far."""
+        return self._turns_of(account).given
+
+    def _turns_of(self, account: str) -> _Turns:
+        with self._lock:
+            return self._turns.setdefault(account, _Turns(self._monotonic()))

@@ -40,9 +40,9 @@ class InvoiceTerms(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ToBill:
-    """Make this invoice and have it sent at `send_at`."""
+    """Make this invoice and have it sent at `send_at`. A one-time invoice follows no profile: its `profile_id` is None."""
 
-    profile_id: int
+    profile_id: int | None
     terms: InvoiceTerms
     lines: tuple[InvoiceLine, ...]
     subtotal_minor: int
@@ -75,22 +75,30 @@ Plan = ToBill | NotBilled | NothingToBill | Blocked
 def plan_invoice(statement: Statement, generated_at: datetime, versions: Sequence[ProfileVersion]) -> Plan:
     """Decide about a statement generated at that instant, given all versions of its tenant's profile."""
     version = version_in_force(versions, generated_at)
-    if version is None:
-        return NotBilled()
+    return NotBilled() if version is None else plan_by(version, statement, generated_at)
+
+
+def plan_by(version: ProfileVersion, statement: Statement, generated_at: datetime) -> Plan:
+    """Decide about a statement by one version of a profile, whether or not it was in force."""
     if version.profile.currency != statement.currency:
         return Blocked("currency_differs", version.id)
     lines = invoice_lines(statement, version.profile)
     if not lines:
         return NothingToBill(version.id)
-    if len(lines) > LINES_MAX:
-        return Blocked("too_many_lines", version.id)
-    total = subtotal_minor(lines)
-    if total > TOTAL_MINOR_MAX:
-        return Blocked("total_over_maximum", version.id)
+    reason = over_limits(lines)
+    if reason is not None:
+        return Blocked(reason, version.id)
     return ToBill(
         profile_id=version.id,
         terms=InvoiceTerms.of(version.profile),
         lines=lines,
-        subtotal_minor=total,
+        subtotal_minor=subtotal_minor(lines),
         send_at=send_instant(generated_at, version.profile.billing_day),
     )
+
+
+def over_limits(lines: Sequence[InvoiceLine]) -> BlockedReason | None:
+    """Why Stripe would not take an invoice of these lines; None: it would."""
+    if len(lines) > LINES_MAX:
+        return "too_many_lines"
+    return "total_over_maximum" if subtotal_minor(lines) > TOTAL_MINOR_MAX else None

@@ -94,3 +94,29 @@ class RemoteInvoice:
     tax_enabled: bool
     tax_status: str | None
     finalization_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTax:
+    """One tax on an invoice, as Stripe calculated it: amounts in smallest units; `reason` is Stripe's word for why so."""
+
+    taxable_minor: int
+    tax_minor: int
+    rate: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTaxes:
+    """What Stripe says of an invoice's taxes when asked; amounts in smallest units, before and after tax."""
+
+    id: str
+    number: str | None
+    status: RemoteStatus
+    finalized_at: datetime | None
+    currency: str
+    subtotal_minor: int
+    total_minor: int
+    tax_enabled: bool
+    disabled_reason: str | None
+    taxes: tuple[RemoteTax, ...]

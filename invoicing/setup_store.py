@@ -1,19 +1,17 @@
-"""What an account has set up: its Stripe link, its tenants' billing profiles and customers."""
+"""What an account has set up: its Stripe link and its tenants' billing profiles."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
-from invoicing.phantom import phantom_fee
+from invoicing.customer_store import billing_details
+from invoicing.phantom import CurrencyWithoutFeeError, phantom_fee
 from invoicing.profile import BillingProfile
-from invoicing.remote import CustomerFacts
 from invoicing.schedule import ProfileVersion
-from schemas.identity import fact_id
 
 
 class SetupRefusedError(ValueError):
@@ -46,10 +44,7 @@ def link_stripe(connection: Connection, account_id: int, stripe_account: str, no
     linked = link_in_force(connection, account_id)
     if linked is not None:
         raise SetupRefusedError(f"{linked.stripe_account} is linked already; unlink it first")
-    try:
-        phantom_fee(Decimal(0), currency)
-    except ValueError as error:
-        raise SetupRefusedError(f"this account cannot send invoices: {error}") from None
+    refuse_currency(currency)
     connection.execute(
         text(
             "insert into stripe_links (account_id, stripe_account, linked_at) values (:account_id, :stripe_account, :now)"
@@ -79,6 +74,13 @@ def link_in_force(connection: Connection, account_id: int) -> StripeLink | None:
     return None if row is None else StripeLink(row.id, row.account_id, row.stripe_account, row.paused_reason)
 
 
+def scheduled_count(connection: Connection, account_id: int) -> int:
+    """How many of an account's invoices are scheduled: Stripe sends them, linked or not."""
+    query = text("select count(*) from invoices where account_id = :id and state = 'scheduled'")
+    count: int = connection.execute(query, {"id": account_id}).scalar_one()
+    return count
+
+
 def pause_link(connection: Connection, link: StripeLink, reason: str, now: datetime) -> None:
     """Stripe refuses us: nothing more is tried for this account until someone resumes it (I8)."""
     connection.execute(
@@ -106,9 +108,9 @@ def make_profile(connection: Connection, tenant_id: int, profile: BillingProfile
 
     Raises:
         SetupRefusedError: no such tenant, it has ended, its address is not validated, the currency is not the
-            account's, or a version was made at or after that instant.
+            account's or has no phantom fee (I6), or a version was made at or after that instant.
     """
-    _refuse_profile(connection, tenant_id, profile, made_at)
+    refuse_profile(connection, tenant_id, profile, made_at)
     end_profile(connection, tenant_id, made_at)
     return int(
         connection.execute(
@@ -144,70 +146,26 @@ def profile_versions(connection: Connection, tenant_id: int) -> list[ProfileVers
     ]
 
 
-def customer_of(connection: Connection, tenant_id: int, stripe_account: str) -> str | None:
-    """Which customer the tenant is in that Stripe account."""
-    customer = connection.scalar(
-        text(
-            "select customer from stripe_customers where tenant_id = :id and stripe_account = :stripe_account"
-        ),
-        {"id": tenant_id, "stripe_account": stripe_account},
-    )
-    return None if customer is None else str(customer)
+def refuse_currency(currency: str) -> None:
+    """Refuse an account that cannot send invoices, before anything is set up for it (I6).
 
-
-def save_customer(
-    connection: Connection,
-    tenant_id: int,
-    stripe_account: str,
-    customer: str,
-    linked: Literal["ours", "theirs"],
-    now: datetime,
-) -> None:
-    """Note which customer the tenant is: one made by us, or one that existed and was linked (I5).
-
-    A customer that people linked is never replaced by one made by us.
+    Raises:
+        SetupRefusedError: its currency has no phantom fee.
     """
-    connection.execute(
-        text(
-            "insert into stripe_customers (tenant_id, stripe_account, customer, linked, made_at) "
-            "values (:tenant_id, :stripe_account, :customer, :linked, :now) "
-            "on conflict (tenant_id, stripe_account) do update "
-            "set customer = excluded.customer, linked = excluded.linked, made_at = excluded.made_at "
-            "where excluded.linked = 'theirs'"
-        ),
-        {
-            "tenant_id": tenant_id,
-            "stripe_account": stripe_account,
-            "customer": customer,
-            "linked": linked,
-            "now": now,
-        },
-    )
+    try:
+        phantom_fee(Decimal(0), currency)
+    except CurrencyWithoutFeeError as error:
+        raise SetupRefusedError(f"this account cannot send invoices: {error}") from None
 
 
-def customer_facts(connection: Connection, tenant_id: int) -> CustomerFacts | None:
-    """What Stripe is told of a tenant: its newest details, mapped as I5 says; None where it has none."""
-    row = _newest_details(connection, tenant_id)
-    if row is None:
-        return None
-    return CustomerFacts(
-        reference=fact_id("stripe customer", tenant_id),
-        tenant_name=row.name,
-        contact_name=row.contact_name,
-        email=row.billing_email,
-        phone=row.phone,
-        line1=row.address_line1,
-        line2=row.address_line2,
-        city=row.city,
-        region=row.region,
-        postal_code=row.postal_code,
-        country=row.country,
-    )
-
-
-def _refuse_profile(
+def refuse_profile(
     connection: Connection, tenant_id: int, profile: BillingProfile, made_at: datetime
 ) -> None:
+    """Refuse a profile that may not be made, as `make_profile` would; nothing is written.
+
+    Raises:
+        SetupRefusedError: why not.
+    """
     tenant = connection.execute(
         text(
             "select t.ended_at, a.currency from tenants t join accounts a on a.id = t.account_id "
@@ -219,7 +177,8 @@ def _refuse_profile(
         raise SetupRefusedError("no such tenant")
     if tenant.ended_at is not None and tenant.ended_at <= made_at:
         raise SetupRefusedError("the tenant has ended")
-    details = _newest_details(connection, tenant_id)
+    refuse_currency(tenant.currency)
+    details = billing_details(connection, tenant_id)
     if details is None or details.address_validated_at is None:
         raise SetupRefusedError("the tenant's address is not validated; validate it before making a profile")
     if profile.currency != tenant.currency:
@@ -233,14 +192,3 @@ def _refuse_profile(
         raise SetupRefusedError(
             "a version of the profile was made at or after that instant; history does not change"
         )
-
-
-def _newest_details(connection: Connection, tenant_id: int) -> Row[tuple[str, ...]] | None:
-    return connection.execute(
-        text(
-            "select name, contact_name, billing_email, phone, address_line1, address_line2, city, region, "
-            "postal_code, country, address_validated_at from tenant_details "
-            "where tenant_id = :id order by made_at desc limit 1"
-        ),
-        {"id": tenant_id},
-    ).one_or_none()

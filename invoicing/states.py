@@ -25,3 +25,23 @@ class State(StrEnum):
 
 
 AWAITED: Final = (State.SCHEDULED, State.FINALIZATION_FAILED)
+
+
+def due_step(state: State, open_step: str | None) -> str | None:
+    """What is done next with an invoice; None: nothing, until someone does something.
+
+    `open_step` is the first outside step that was intended and is not done.
+    """
+    match state:
+        case State.RECEIVED:
+            return "decide"
+        case State.DRAFTING:
+            return open_step or "draft"
+        case State.DRAFTED:
+            return "compare and schedule"
+        case State.SCHEDULED:
+            return "Stripe sends it, then read it"
+        case State.FINALIZATION_FAILED:
+            return "read it again"
+        case _:
+            return None

@@ -17,6 +17,8 @@ from invoicing.store import InvoiceRow
 
 # Stripe keeps a key for at least 24 h; one older than this may have been forgotten, and then it protects nothing (I7).
 KEY_TRUST: Final = timedelta(hours=23)
+# A request sent under it at the last moment may still be under way: only then do Stripe's lists say all that was done.
+KEY_REST: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +32,30 @@ class Step:
 
 
 def intend(connection: Connection, row: InvoiceRow, names: Iterable[str], now: datetime) -> dict[str, Step]:
-    """Write down the steps about to be taken, each with its idempotency key; what was written before stands."""
-    wanted = [
-        {"id": row.id, "step": _step(row, name), "key": _key(row, name, 1), "now": now} for name in names
-    ]
+    """Write down the steps about to be taken, each with its idempotency key; what was written before stands.
+
+    Gives these steps as they are now written.
+    """
+    keys = {_step(row, name): _key(row, name, 1) for name in names}
     connection.execute(
         text(
             "insert into invoice_steps (invoice_id, step, idempotency_key, intended_at) "
             "values (:id, :step, :key, :now) on conflict (invoice_id, step) do nothing"
         ),
-        wanted,
+        [{"id": row.id, "step": step, "key": key, "now": now} for step, key in keys.items()],
     )
-    return steps(connection, row)
+    return steps(connection, row, list(keys))
 
 
-def steps(connection: Connection, row: InvoiceRow) -> dict[str, Step]:
-    """The steps of the invoice's present generation, by name."""
+def steps(connection: Connection, row: InvoiceRow, only: list[str] | None = None) -> dict[str, Step]:
+    """The steps of the invoice's present generation, by name; `only` those of these stored names."""
     rows = connection.execute(
         text(
             "select step, idempotency_key, intended_at, result from invoice_steps "
-            "where invoice_id = :id and step like :prefix"
+            "where invoice_id = :id and step like :prefix "
+            "and (cast(:only as text[]) is null or step = any(cast(:only as text[])))"
         ),
-        {"id": row.id, "prefix": f"{row.generation}.%"},
+        {"id": row.id, "prefix": f"{row.generation}.%", "only": only},
     )
     found = (
         Step(each.step.split(".", 1)[1], each.idempotency_key, each.intended_at, each.result) for each in rows
@@ -101,7 +105,7 @@ def distrust_keys(connection: Connection, row: InvoiceRow, now: datetime) -> Non
     """Make unfinished steps find out what was done and take a fresh key: the old one may replay its refusal."""
     connection.execute(
         text("update invoice_steps set intended_at = :long_ago where invoice_id = :id and done_at is null"),
-        {"id": row.id, "long_ago": now - KEY_TRUST},
+        {"id": row.id, "long_ago": now - KEY_TRUST - KEY_REST},
     )
 
 

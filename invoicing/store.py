@@ -20,6 +20,7 @@ from sqlalchemy import Connection, text
 from invoicing.lines import InvoiceLine
 from invoicing.plan import InvoiceTerms, ToBill
 from invoicing.states import State
+from schemas.locks import Lock
 from schemas.statements import Statement, sha256_hex
 
 _LINES: Final = TypeAdapter(tuple[InvoiceLine, ...])
@@ -44,6 +45,7 @@ class InvoiceRow:
     tenant_id: int
     state: State
     generation: int
+    profile_id: int | None
     stripe_account: str | None
     stripe_invoice: str | None
     currency: str
@@ -129,6 +131,7 @@ def invoice_row(connection: Connection, invoice_id: UUID) -> InvoiceRow:
         tenant_id=row.tenant_id,
         state=State(row.state),
         generation=row.generation,
+        profile_id=row.profile_id,
         stripe_account=row.stripe_account,
         stripe_invoice=row.stripe_invoice,
         currency=row.currency,
@@ -248,3 +251,9 @@ def record_fee(
         ),
         {"id": row.id, "amount": amount, "evidence": evidence, "now": now},
     )
+
+
+def hold_account(connection: Connection, account_id: int) -> bool:
+    """Keep an account's invoices to this transaction until it ends. False: someone is at work on them."""
+    keys = {"kind": Lock.INVOICE_ACCOUNT, "account": account_id}
+    return bool(connection.scalar(text("select pg_try_advisory_xact_lock(:kind, :account)"), keys))

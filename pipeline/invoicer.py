@@ -1,8 +1,8 @@
 """The invoicing process: hears of closed statements, and works each account's invoices off.
 
 Two loops that meet only in Postgres (I0). The consumer writes due rows and commits its offsets after them. The
-scheduler takes every account that has something to do, each under its own lock and in its own thread, so that one
-account's trouble never holds up another's.
+scheduler (`invoice_passes`) takes every account that has something to do, each under its own lock and in threads of its
+own, so that one account's trouble never holds up another's.
 """
 
 from __future__ import annotations
@@ -10,33 +10,34 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Message
-from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from invoicing import store
-from invoicing.gateway import API_BASE, Admit, StripeGateway
-from invoicing.invoicer import Invoicer, Worked, backoff
+from invoicing.gateway import API_BASE, TIMEOUT_SECONDS, Limiter, StripeGateway
+from invoicing.invoicer import Invoicer
 from invoicing.news import RefusalReason, RefusedNews, StatementNews, read_news
 from invoicing.news_store import Receipt, receive_statement, refuse_event
 from invoicing.pace import Pace
-from invoicing.refresh import refresh_invoice
 from pipeline.clock import utc_now
+from pipeline.counted_gateway import CountedGateway
+from pipeline.health import Pulse
+from pipeline.invoice_passes import Scheduler
+from pipeline.invoice_progress import Tell
+from pipeline.kafka_security import librdkafka_options
 from pipeline.settings import Settings
-from schemas.locks import Lock
+from pipeline.signals import dying_when_frozen
 
 SANDBOX_KEY: Final = "sk_test_sandbox"
 EVENTS_PER_BATCH_MAX: Final = 500
-ACCOUNTS_AT_ONCE_MAX: Final = 4  # each holds two of the engine's connections: its lock's and its work's
-ROWS_PER_PASS_MAX: Final = 200
+FROZEN_SECONDS_MAX: Final = 1_800.0  # well below the hour between our trust in a key and Stripe's promise
+TELL_SECONDS: Final = 1.0
 CONSUMER_REST_SECONDS: Final = 2.0
 
 _REFUSED: Final[dict[Receipt, RefusalReason]] = {
@@ -48,27 +49,61 @@ _log = structlog.get_logger()
 
 
 def run_invoicer(
-    settings: Settings, engine: Engine, stop: threading.Event, clock: Callable[[], datetime] = utc_now
+    settings: Settings,
+    engine: Engine,
+    stop: threading.Event,
+    clock: Callable[[], datetime] = utc_now,
+    pulse: Pulse | None = None,
+    timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
+    frozen_seconds_max: float = FROZEN_SECONDS_MAX,
 ) -> None:
     """Run until `stop` is set: consume `statements.closed`, make and schedule invoices, read what was sent.
+
+    `pulse` is told that the loops go round. Who was frozen for longer than `frozen_seconds_max` dies instead of going on.
 
     Raises:
         ValueError: neither a Stripe key nor a sandbox's address is set.
     """
     pace = Pace(settings.stripe_requests_per_second_max, time.monotonic, stop.wait)
-    invoicer = Invoicer(engine, stripe_gateway(settings, pace.admit), clock)
+    invoicer = Invoicer(engine, stripe_gateway(settings, pace, timeout_seconds), clock)
+    pulse = pulse or Pulse(time.monotonic)
     consumer = threading.Thread(
-        target=consume_statements, args=(settings, engine, stop, clock), name="statements-consumer"
+        target=consume_statements, args=(settings, engine, stop, clock, pulse), name="statements-consumer"
     )
     consumer.start()
     try:
-        Scheduler(invoicer, stop).run(settings.invoicer_interval_seconds)
+        with dying_when_frozen(frozen_seconds_max) as alive:
+            Scheduler(invoicer, stop, pulse, pace).run(settings.invoicer_interval_seconds, alive)
     finally:
         stop.set()
         consumer.join()
 
 
-def stripe_gateway(settings: Settings, admit: Admit = lambda _account: None) -> StripeGateway:
+def work_off(
+    settings: Settings,
+    engine: Engine,
+    stop: threading.Event,
+    tell: Tell,
+    clock: Callable[[], datetime] = utc_now,
+) -> None:
+    """Do what is due now, at the permitted pace, and return: what `run_invoicer` does, once and without listening.
+
+    `tell` hears every second how far each account is. An account that another process works on is left to it.
+
+    Raises:
+        ValueError: neither a Stripe key nor a sandbox's address is set.
+    """
+    pace = Pace(settings.stripe_requests_per_second_max, time.monotonic, stop.wait)
+    invoicer = Invoicer(engine, stripe_gateway(settings, pace), clock)
+    scheduler = Scheduler(invoicer, stop, Pulse(time.monotonic), pace, tell, TELL_SECONDS)
+    scheduler.run_until_idle(TELL_SECONDS)
+
+
+def stripe_gateway(
+    settings: Settings,
+    limiter: Limiter | None = None,
+    timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
+) -> StripeGateway:
     """Stripe as the settings say: the real one with a key, else the sandbox at `STRIPE_API_BASE`.
 
     Raises:
@@ -81,22 +116,24 @@ def stripe_gateway(settings: Settings, admit: Admit = lambda _account: None) -> 
                 "no way to Stripe: set STRIPE_API_KEY, or STRIPE_API_BASE to the address of a sandbox "
                 "(python -m invoicing.sandbox)"
             )
-        return StripeGateway(SANDBOX_KEY, api_base=base, admit=admit)
+        return CountedGateway(SANDBOX_KEY, api_base=base, limiter=limiter, timeout_seconds=timeout_seconds)
     key = settings.stripe_api_key.get_secret_value()
     if "_live_" in key and urlsplit(base or API_BASE).scheme != "https":
         raise ValueError("a live Stripe key is only sent over https; correct STRIPE_API_BASE")
-    return StripeGateway(key, api_base=base or API_BASE, admit=admit)
+    return CountedGateway(key, api_base=base or API_BASE, limiter=limiter, timeout_seconds=timeout_seconds)
 
 
 def consume_statements(
-    settings: Settings, engine: Engine, stop: threading.Event, clock: Callable[[], datetime]
+    settings: Settings, engine: Engine, stop: threading.Event, clock: Callable[[], datetime], pulse: Pulse
 ) -> None:
     """Write a due row for each statement that closed, until `stop`; an outage of Kafka or Postgres is waited out."""
     while not stop.is_set():
+        pulse.beat("consumer")
         try:
-            with _consumer(settings) as consumer:
+            with _consumer(settings, pulse) as consumer:
                 while not stop.is_set():
                     _consume_batch(consumer, engine, clock)
+                    pulse.beat("consumer")
         except (KafkaException, SQLAlchemyError) as error:
             # nothing was committed to Kafka: a new consumer begins again where the last commit was
             _log.warning("statements_consumer_interrupted", error=type(error).__name__)
@@ -123,115 +160,11 @@ def take_event(connection: Connection, message: Message, now: datetime) -> Recei
     return refused
 
 
-@dataclass(slots=True)
-class Scheduler:
-    """Works every account's due rows off, each account in a thread of its own, one process at a time per account."""
-
-    invoicer: Invoicer
-    stop: threading.Event
-    _busy: dict[int, Future[bool]] = field(default_factory=dict)
-    _failures: dict[int, int] = field(default_factory=dict)
-    _rests_until: dict[int, datetime] = field(default_factory=dict)
-
-    def run(self, interval_seconds: float) -> None:
-        """Look for work until stopped; an outage of Postgres is waited out."""
-        with ThreadPoolExecutor(ACCOUNTS_AT_ONCE_MAX, thread_name_prefix="invoicer") as pool:
-            while not self.stop.wait(interval_seconds):
-                try:
-                    self._start_passes(pool)
-                except SQLAlchemyError as error:
-                    _log.warning("invoicer_interrupted", error=type(error).__name__)
-
-    def run_pass(self, account_id: int) -> bool:
-        """Do what an account has to do now. False: Stripe did not answer, and the account should rest."""
-        with self._account_lock(account_id) as ours:
-            if not ours:
-                return True
-            return self._work_rows(account_id) and self._read_sent(account_id)
-
-    def _start_passes(self, pool: ThreadPoolExecutor) -> None:
-        self._collect()
-        now = self.invoicer.clock()
-        with self.invoicer.engine.begin() as connection:
-            accounts = store.due_accounts(connection, now)
-        for account_id in accounts:
-            rests_until = self._rests_until.get(account_id)
-            if account_id not in self._busy and (rests_until is None or rests_until <= now):
-                self._busy[account_id] = pool.submit(self.run_pass, account_id)
-
-    def _collect(self) -> None:
-        for account_id, future in list(self._busy.items()):
-            if future.done():
-                del self._busy[account_id]
-                self._note(account_id, future)
-
-    def _note(self, account_id: int, future: Future[bool]) -> None:
-        error = future.exception()
-        if error is not None:
-            _log.error("invoicer_pass_failed", account=account_id, error=type(error).__name__)
-        if error is None and future.result():
-            self._failures.pop(account_id, None)
-            self._rests_until.pop(account_id, None)
-            return
-        failures = self._failures.get(account_id, 0)
-        self._failures[account_id] = failures + 1
-        self._rests_until[account_id] = self.invoicer.clock() + backoff(failures)
-
-    def _work_rows(self, account_id: int) -> bool:
-        with self.invoicer.engine.begin() as connection:
-            now = self.invoicer.clock()
-            due = store.due_invoices(connection, account_id, now, ROWS_PER_PASS_MAX)
-        for invoice_id in due:
-            if self.stop.is_set():
-                return True
-            match self.invoicer.work(invoice_id):
-                case Worked.DONE:
-                    continue
-                case Worked.PAUSED:
-                    _log.error("invoicing_paused", account=account_id)
-                    return True
-                case Worked.LATER:
-                    _log.warning("invoicing_delayed", account=account_id)
-                    return False
-        return True
-
-    def _read_sent(self, account_id: int) -> bool:
-        with self.invoicer.engine.begin() as connection:
-            now = self.invoicer.clock()
-            unread = store.unread_invoices(
-                connection, account_id, now, due_only=True, rows_max=ROWS_PER_PASS_MAX
-            )
-        for invoice_id in unread:
-            if self.stop.is_set():
-                break
-            refresh_invoice(self.invoicer, invoice_id)
-        return True
-
-    @contextmanager
-    def _account_lock(self, account_id: int) -> Iterator[bool]:
-        """Hold the account's session lock. Yields False where another process has it."""
-        keys = {"kind": Lock.INVOICE_ACCOUNT, "account": account_id}
-        with self.invoicer.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            taken = bool(connection.scalar(text("select pg_try_advisory_lock(:kind, :account)"), keys))
-            try:
-                yield taken
-            finally:
-                if taken:
-                    _unlock(connection, keys)
-
-
-def _unlock(connection: Connection, keys: dict[str, int]) -> None:
-    """Give the lock up, or close the real connection: back in the pool it must not hold the lock."""
-    try:
-        connection.execute(text("select pg_advisory_unlock(:kind, :account)"), keys)
-    except DBAPIError:
-        connection.invalidate()
-
-
 @contextmanager
-def _consumer(settings: Settings) -> Iterator[Consumer]:
+def _consumer(settings: Settings, pulse: Pulse) -> Iterator[Consumer]:
     consumer = Consumer(
         {
+            **librdkafka_options(settings.kafka_security),
             "bootstrap.servers": settings.kafka_bootstrap_servers,
             "group.id": f"{settings.consumer_group}.invoicing",
             "enable.auto.commit": False,
@@ -240,7 +173,7 @@ def _consumer(settings: Settings) -> Iterator[Consumer]:
         }
     )
     try:
-        consumer.subscribe([settings.statements_topic])
+        consumer.subscribe([settings.statements_topic], on_assign=lambda *_: pulse.beat("assigned"))
         yield consumer
     finally:
         consumer.close()

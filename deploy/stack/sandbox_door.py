@@ -23,6 +23,31 @@ def invoice_subtotals(url: str) -> dict[str, int]:
     return {each["id"]: each["subtotal"] for books in accounts.values() for each in books["invoices"]}
 
 
+def script_faults(url: str, faults: list[dict[str, Any]], seed: int = 0) -> None:
+    """Replace what befalls requests (a rule's fields: `invoicing.sandbox.faults.Fault`)."""
+    _ask(url, "/_sandbox/faults", {"faults": faults, "seed": seed})
+
+
+def set_latency(url: str, seconds: float, jitter_seconds: float = 0.0) -> None:
+    """Let every answer take so long, give or take."""
+    _ask(url, "/_sandbox/latency", {"seconds": seconds, "jitter_seconds": jitter_seconds})
+
+
+def set_limit(url: str, per_second: int) -> None:
+    """Have more requests of one Stripe account within a second refused, as Stripe does."""
+    _ask(url, "/_sandbox/limit", {"per_second": per_second})
+
+
+def requests_under_way(url: str) -> int:
+    """How many requests have come in and are not answered yet."""
+    return int(_ask(url, "/_sandbox/traffic", {})["under_way"])
+
+
+def whole_state(url: str) -> dict[str, Any]:
+    """Everything in the sandbox: `accounts` with their books, `requests`, and `faults` by name."""
+    return _ask(url, "/_sandbox/state", {})
+
+
 def _ask(url: str, door: str, body: dict[str, Any]) -> dict[str, Any]:
     connection = HTTPConnection(urlsplit(url).netloc, timeout=_answer_seconds_max)
     try:

@@ -5,85 +5,50 @@ Objects are plain dicts in the shape of Stripe's JSON. Times are Unix seconds of
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
-from itertools import count
-from typing import Final
 
-from invoicing.sandbox.forms import Form, boolean, group, integer, text, texts
+from invoicing.sandbox.finalizing import Finalizing
+from invoicing.sandbox.forms import Form, boolean, group, integer, text
 from invoicing.sandbox.refusal import invalid, missing
-from invoicing.sandbox.rules import Thing, due_date_of, is_chargeable, line_of, metadata_of, refuse_item
+from invoicing.sandbox.rules import (
+    Thing,
+    due_date_of,
+    is_within,
+    line_of,
+    metadata_of,
+    refuse_item,
+    refuse_sending,
+)
 
-FUTURE_SECONDS_MAX: Final = 5 * 366 * 86_400
-MINIMUM_CHARGE: Final = 50
-TAX_PERCENT: Final = 10  # any rate will do: it only has to be seen
-ADVANCE_SECONDS: Final = 3_600  # an advancing draft without a time of its own
 
-
-class Books:
+class Books(Finalizing):
     """The state behind one `Stripe-Account`. Not thread-safe: the server calls it under its lock."""
 
     def __init__(self, account: str, timestamp: Callable[[], int]) -> None:
-        self.account = account
+        super().__init__(account, timestamp)
         self.linked = True
-        self.customers: dict[str, Thing] = {}
-        self.invoices: dict[str, Thing] = {}
-        self.items: dict[str, list[Thing]] = {}
-        self.finalization_failures: dict[str, str] = {}  # invoice id or "*" → why it cannot be finalised
-        self.tax_switched_off: set[str] = set()  # invoice ids, or "*"
-        self._timestamp = timestamp
-        self._numbers = count(1)
-        self._advancing: list[tuple[int, str]] = []
 
-    def create_customer(self, form: Form) -> Thing:
-        """A new customer."""
-        customer: Thing = {
-            "id": self._new_id("cus"),
-            "object": "customer",
-            "created": self._timestamp(),
-            "address": None,
-            "balance": 0,
-            "default_source": None,
-            "invoice_settings": {"default_payment_method": None},
-            "livemode": False,
+    def shown(self) -> Thing:
+        """The Stripe account itself."""
+        return {
+            "id": self.account,
+            "object": "account",
+            "type": "standard",
+            "country": "US",
+            "default_currency": "usd",
+            "charges_enabled": True,
+            "payouts_enabled": True,
+            "details_submitted": True,
             "metadata": {},
-            **dict.fromkeys(("description", "name", "email", "phone")),
         }
-        self.customers[customer["id"]] = customer
-        return self._change_customer(customer, form)
-
-    def update_customer(self, customer_id: str, form: Form) -> Thing:
-        """Change a customer's fields."""
-        return self._change_customer(self._customer(customer_id, "id", 404), form)
-
-    def customer(self, customer_id: str) -> Thing:
-        """A customer, or what is left of a deleted one."""
-        found = self.customers.get(customer_id)
-        if found is None:
-            raise missing("customer", customer_id)
-        return found
-
-    def delete_customer(self, customer_id: str) -> Thing:
-        """Delete a customer."""
-        self._customer(customer_id, "id", 404)
-        self.customers[customer_id] = {"id": customer_id, "object": "customer", "deleted": True}
-        return self.customers[customer_id]
-
-    def list_customers(self, form: Form) -> list[Thing]:
-        """Customers, newest first."""
-        email = text(form, "email")
-        alive = [each for each in self.customers.values() if not each.get("deleted")]
-        return [each for each in reversed(alive) if email is None or each["email"] == email]
 
     def create_invoice(self, form: Form) -> Thing:
         """A new draft."""
         customer = self._customer(text(form, "customer") or "", "customer", 400)
         collection = text(form, "collection_method") or "charge_automatically"
         due_date = due_date_of(form, collection, self._timestamp())
-        if collection == "send_invoice" and due_date is None:
-            raise invalid(
-                "If collection_method is send_invoice, days_until_due or due_date is needed.", "due_date"
-            )
+        if collection == "send_invoice":
+            refuse_sending(customer, due_date)
         invoice: Thing = {
             "id": self._new_id("in"),
             "object": "invoice",
@@ -148,6 +113,7 @@ class Books:
             each
             for each in reversed(self.invoices.values())
             if all(value is None or each[name] == value for name, value in wanted.items())
+            and all(is_within(form, name, each[name]) for name in ("created", "due_date"))
         ]
 
     def lines(self, invoice_id: str) -> list[Thing]:
@@ -199,8 +165,12 @@ class Books:
 
     def list_items(self, form: Form) -> list[Thing]:
         """Items, newest first."""
-        invoice = text(form, "invoice")
-        return [item for item in reversed(self._all_items()) if invoice is None or item["invoice"] == invoice]
+        wanted = {name: text(form, name) for name in ("customer", "invoice")}
+        return [
+            item
+            for item in reversed(self._all_items())
+            if all(value is None or item[name] == value for name, value in wanted.items())
+        ]
 
     def finalize(self, invoice_id: str) -> Thing:
         """Finalise a draft now."""
@@ -211,8 +181,9 @@ class Books:
                 code="invoice_already_finalized",
             )
         self._finalize(invoice)
-        if invoice["last_finalization_error"] is not None:
-            raise invalid(invoice["last_finalization_error"]["message"], code="customer_tax_location_invalid")
+        error = invoice["last_finalization_error"]
+        if error is not None:
+            raise invalid(error["message"], code=error["code"])
         return invoice
 
     def pay(self, invoice_id: str) -> Thing:
@@ -223,43 +194,6 @@ class Books:
         """Void an open invoice."""
         return self._close(invoice_id, "void")
 
-    def advance(self) -> None:
-        """Finalise every advancing draft whose time has come."""
-        now = self._timestamp()
-        while self._advancing and self._advancing[0][0] <= now:
-            due, invoice_id = heapq.heappop(self._advancing)
-            invoice = self.invoices.get(invoice_id)
-            if invoice is None or invoice["status"] != "draft" or not invoice["auto_advance"]:
-                continue
-            if invoice["automatically_finalizes_at"] == due:
-                self._finalize(invoice)
-
-    def _finalize(self, invoice: Thing) -> None:
-        why = self.finalization_failures.get(invoice["id"], self.finalization_failures.get("*"))
-        if why is not None:
-            invoice["last_finalization_error"] = {"type": "invalid_request_error", "message": why}
-            return
-        invoice["last_finalization_error"] = None
-        if invoice["automatic_tax"]["enabled"] and {invoice["id"], "*"} & self.tax_switched_off:
-            invoice["automatic_tax"] = {
-                "enabled": False,
-                "status": None,
-                "disabled_reason": "finalization_system_error",
-            }
-        self._add_up(invoice)
-        invoice["status"] = "open"
-        invoice["number"] = f"{self.account[-4:].upper()}-{next(self._numbers):04d}"
-        invoice["status_transitions"]["finalized_at"] = self._timestamp()
-        self._collect(invoice)
-
-    def _collect(self, invoice: Thing) -> None:
-        customer = self.customers[invoice["customer"]]
-        if invoice["total"] < MINIMUM_CHARGE:
-            customer["balance"] = customer.get("balance", 0) + invoice["total"]
-            self._settle(invoice, "paid")
-        elif invoice["collection_method"] == "charge_automatically" and is_chargeable(customer):
-            self._settle(invoice, "paid")
-
     def _close(self, invoice_id: str, status: str) -> Thing:
         invoice = self.invoice(invoice_id)
         if invoice["status"] != "open":
@@ -267,63 +201,6 @@ class Books:
                 f"This invoice is {invoice['status']}; it must be open.", code="invoice_not_editable"
             )
         return self._settle(invoice, status)
-
-    def _settle(self, invoice: Thing, status: str) -> Thing:
-        invoice["status"] = status
-        invoice["status_transitions"]["paid_at" if status == "paid" else "voided_at"] = self._timestamp()
-        return invoice
-
-    def _set_advance(self, invoice: Thing, form: Form) -> None:
-        invoice["auto_advance"] = boolean(form, "auto_advance", absent=invoice["auto_advance"])
-        when = integer(form, "automatically_finalizes_at")
-        now = self._timestamp()
-        if when is not None:
-            if not invoice["auto_advance"]:
-                raise invalid("automatically_finalizes_at needs auto_advance.", "automatically_finalizes_at")
-            if not now < when <= now + FUTURE_SECONDS_MAX:
-                raise invalid(
-                    "automatically_finalizes_at must be in the future, within 5 years.",
-                    "automatically_finalizes_at",
-                )
-            invoice["automatically_finalizes_at"] = when
-        elif invoice["auto_advance"] and invoice["automatically_finalizes_at"] is None:
-            invoice["automatically_finalizes_at"] = now + ADVANCE_SECONDS
-        if invoice["auto_advance"]:
-            heapq.heappush(self._advancing, (invoice["automatically_finalizes_at"], invoice["id"]))
-
-    def _set_tax(self, invoice: Thing, form: Form) -> None:
-        if "automatic_tax" not in form:
-            return
-        enabled = boolean(group(form, "automatic_tax"), "enabled")
-        address = self.customers[invoice["customer"]].get("address") or {}
-        located = bool(address.get("country") and address.get("postal_code"))
-        status = ("complete" if located else "requires_location_inputs") if enabled else None
-        invoice["automatic_tax"] = {"enabled": enabled, "status": status, "disabled_reason": None}
-
-    def _add_up(self, invoice: Thing) -> None:
-        invoice["subtotal"] = sum(item["amount"] for item in self.items[invoice["id"]])
-        taxed = invoice["automatic_tax"]["status"] == "complete"
-        tax = (invoice["subtotal"] * TAX_PERCENT + 50) // 100 if taxed else 0
-        invoice["total_taxes"] = [{"amount": tax, "taxable_amount": invoice["subtotal"]}] if taxed else []
-        invoice["total"] = invoice["amount_due"] = invoice["subtotal"] + tax
-
-    def _change_customer(self, customer: Thing, form: Form) -> Thing:
-        for name in ("description", "name", "email", "phone"):
-            if name in form:
-                customer[name] = text(form, name) or None
-        if "address" in form:
-            customer["address"] = texts(form, "address")
-        if "invoice_settings" in form:
-            method = text(group(form, "invoice_settings"), "default_payment_method")
-            customer["invoice_settings"]["default_payment_method"] = method or None
-        customer["metadata"] = {**customer["metadata"], **metadata_of(form)}
-        return customer
-
-    def _customer(self, customer_id: str, param: str, status: int) -> Thing:
-        found = self.customers.get(customer_id)
-        if found is None or found.get("deleted"):
-            raise missing("customer", customer_id, param, status)
-        return found
 
     def _draft(self, invoice_id: str, param: str, status: int) -> Thing:
         found = self.invoices.get(invoice_id)
@@ -335,6 +212,3 @@ class Books:
 
     def _all_items(self) -> list[Thing]:
         return [item for items in self.items.values() for item in items]
-
-    def _new_id(self, prefix: str) -> str:
-        return f"{prefix}_{self.account.removeprefix('acct_')}{next(self._numbers):08d}"

@@ -5,22 +5,27 @@ from __future__ import annotations
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from invoicing.sandbox.books import Books
 from invoicing.sandbox.clock import MovableClock
 from invoicing.sandbox.faults import Fault, FaultScript
+from invoicing.sandbox.parameters import API_VERSION
 from invoicing.sandbox.refusal import RefusedError, missing
 from invoicing.sandbox.routes import Body, run
+from invoicing.sandbox.traffic import Traffic
 
 KEY_LIFETIME: Final = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came; `encoded` is its form or query. `key`: its idempotency key, on a POST."""
+    """One request as it came; `encoded` is its form or query. `key`: its idempotency key, on a POST.
+
+    `version`: the API version it asks for; empty where it says none.
+    """
 
     method: str
     path: str
@@ -28,6 +33,7 @@ class Request:
     account: str
     key: str | None
     authorization: str
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Answer:
     status: int
     body: Body
     replayed: bool = False
+    should_retry: bool | None = None
 
 
 @dataclass(slots=True)
@@ -55,7 +62,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.clock = MovableClock()
-        self.requests = 0
+        self.traffic = Traffic()
         self._lock = threading.Lock()
         self._books: dict[str, Books] = {}
         self._keys: dict[tuple[str, str], _Kept] = {}
@@ -83,18 +90,30 @@ class Desk:
         Raises:
             ResetConnection: the script says that no answer arrives.
         """
+        with self.traffic.request_of(request.account) as too_many:
+            return _TOO_FAST if too_many else self._answer(request)
+
+    @property
+    def requests(self) -> int:
+        """How many requests there have been."""
+        return self.traffic.asked.total()
+
+    def _answer(self, request: Request) -> Answer:
         with self._lock:
-            self.requests += 1
-            fault = self._faults.next_for(request.method, request.path)
-            early = self._before(request, fault)
-        if early is not None:
-            return early
-        if fault is not None and fault.action == "slow":
-            time.sleep(fault.seconds)
+            fault = self._faults.next_for(request.method, request.path, request.account)
+            if fault is not None and fault.comes_first:
+                return self._fail(request, fault, keep=self._kept(request) is None)
+            known = self._known(request)
+            if known is None:
+                self._take_key(request)
+        slow, late = (0.0, False) if fault is None else (fault.seconds, fault.commit)
+        time.sleep(0 if late else slow)
+        answer = known or self._done(request)
+        time.sleep(slow if late else 0)
+        if fault is None or not fault.loses_answer:
+            return answer
         with self._lock:
-            answer = self._execute(request)
-            self._keep(request, answer)
-            return self._lose(request, fault, answer)
+            return self._fail(request, fault, keep=known is None)
 
     def control(self, path: str, body: Body) -> Body:
         """The doors beside Stripe's API, for tests and demos."""
@@ -104,6 +123,12 @@ class Desk:
                 return {"now": self.clock.now().isoformat()}
             case "/_sandbox/faults":
                 self.set_faults(*body.get("faults", []), seed=body.get("seed", 0))
+            case "/_sandbox/latency":
+                self.traffic.set_latency(float(body["seconds"]), float(body.get("jitter_seconds", 0)))
+            case "/_sandbox/limit":
+                self.traffic.set_limit(body["per_second"])
+            case "/_sandbox/traffic":
+                return {"requests": self.requests, "under_way": self.traffic.under_way}
             case "/_sandbox/accounts":
                 self._link(str(body["account"]), linked=bool(body["linked"]))
             case "/_sandbox/finalization":
@@ -114,37 +139,35 @@ class Desk:
                 raise missing("door", path)
         return {}
 
-    def _before(self, request: Request, fault: Fault | None) -> Answer | None:
-        """What is answered without executing anything; takes the key where there is one."""
+    def _known(self, request: Request) -> Answer | None:
+        """What its key has to say to a request; None: it is new, and is to be done."""
         kept = self._kept(request)
-        if kept is not None:
-            if kept.fingerprint != _fingerprint(request):
-                message = "Keys for idempotent requests can only be used with the same parameters."
-                return refused(RefusedError(400, message, kind="idempotency_error"))
-            if kept.answer is None:
-                message = "There is currently another in-progress request using this key."
-                return refused(RefusedError(409, message, code="idempotency_key_in_use"))
-            return Answer(kept.answer.status, kept.answer.body, replayed=True)
-        if fault is None or fault.commit or fault.action == "slow":
-            self._take_key(request)
+        if kept is None:
             return None
+        if kept.fingerprint != _fingerprint(request):
+            message = "Keys for idempotent requests can only be used with the same parameters."
+            return refused(RefusedError(400, message, kind="idempotency_error"))
+        if kept.answer is None:
+            message = "There is currently another in-progress request using this key."
+            return refused(RefusedError(409, message, code="idempotency_key_in_use"))
+        return replace(kept.answer, replayed=True)
+
+    def _fail(self, request: Request, fault: Fault, *, keep: bool) -> Answer:
+        """What a fault has in the place of an answer, kept under the request's key where it says so and it may."""
         if fault.action == "reset":
             raise ResetConnection
-        return self._failure(request, fault)
-
-    def _lose(self, request: Request, fault: Fault | None, answer: Answer) -> Answer:
-        if fault is None or not fault.commit:
-            return answer
-        if fault.action == "reset":
-            raise ResetConnection
-        return self._failure(request, fault) if fault.action == "status" else answer
-
-    def _failure(self, request: Request, fault: Fault) -> Answer:
-        answer = refused(RefusedError(fault.status, "Scripted failure.", kind="api_error"))
-        if fault.saved:
+        error = refused(RefusedError(fault.status, "Scripted failure.", kind="api_error"))
+        answer = replace(error, should_retry=fault.should_retry)
+        if fault.saved and keep:
             self._take_key(request)
             self._keep(request, answer)
         return answer
+
+    def _done(self, request: Request) -> Answer:
+        with self._lock:
+            answer = self._execute(request)
+            self._keep(request, answer)
+            return answer
 
     def _execute(self, request: Request) -> Answer:
         try:
@@ -155,6 +178,8 @@ class Desk:
     def _admitted(self, request: Request) -> Books:
         if not re.fullmatch(r"Bearer [sr]k_(test|live)_\w+", request.authorization):
             raise RefusedError(401, "Invalid API Key provided.")
+        if request.version not in {"", API_VERSION}:
+            raise RefusedError(400, f"Invalid Stripe API version: {request.version}")
         books = self.books(request.account)
         if not books.linked:
             message = "The provided key does not have access to this account."
@@ -198,6 +223,8 @@ class Desk:
 
     def _state(self) -> Body:
         with self._lock:
+            for books in self._books.values():
+                books.advance()
             accounts = {
                 name: {
                     "linked": books.linked,
@@ -206,10 +233,18 @@ class Desk:
                         {**invoice, "lines": books.lines(invoice["id"])}
                         for invoice in books.invoices.values()
                     ],
+                    "schedulings": books.schedulings,
+                    "requests": self.traffic.asked[name],
+                    "busiest": self.traffic.busiest[name],
                 }
                 for name, books in self._books.items()
             }
-            return {"now": self.clock.now().isoformat(), "requests": self.requests, "accounts": accounts}
+            return {
+                "now": self.clock.now().isoformat(),
+                "requests": self.requests,
+                "faults": dict(self._faults.dealt),
+                "accounts": accounts,
+            }
 
 
 def _fingerprint(request: Request) -> str:
@@ -219,6 +254,9 @@ def _fingerprint(request: Request) -> str:
 def refused(error: RefusedError) -> Answer:
     """A refusal as an answer."""
     return Answer(error.status, error.body)
+
+
+_TOO_FAST: Final = refused(RefusedError(429, "Request rate limit exceeded.", code="rate_limit"))
 
 
 def _instant(body: Body, now: datetime) -> datetime:

@@ -14,8 +14,11 @@ import stripe.params
 from invoicing.sandbox.forms import Form
 from invoicing.sandbox.refusal import RefusedError, invalid
 
+API_VERSION: Final = stripe.api_version
 _OPTIONS: Final = frozenset(stripe.RequestOptions.__annotations__)
 _NAME: Final = re.compile(r"\b[A-Z]\w+Params\w*")
+_CHOICE: Final = re.compile(r"Literal\[([^\]]*)\]")
+_WHOLE: Final = re.compile(r"\bint\b(?!.*\bstr\b)")
 
 
 def refuse_unknown(params: str, form: Form) -> None:
@@ -42,8 +45,7 @@ def _check(model: type[Any], form: Form, path: str) -> None:
 def _check_value(model: type[Any], annotation: str, value: str | Form, where: str) -> None:
     nested = _nested(sys.modules[model.__module__], annotation)
     if isinstance(value, str):
-        if re.search(r"\bbool\b", annotation) and value not in {"true", "false"}:
-            raise invalid(f"Invalid boolean: {value}", where)
+        _check_plain(annotation, value, where)
         return
     if "Dict[" in annotation:
         return
@@ -55,6 +57,16 @@ def _check_value(model: type[Any], annotation: str, value: str | Form, where: st
     if nested is None:
         raise invalid(f"Invalid string: {where}", where)
     _check(nested, value, where)
+
+
+def _check_plain(annotation: str, value: str, where: str) -> None:
+    choices = {each for part in _CHOICE.findall(annotation) for each in re.findall(r"'([^']*)'", part)}
+    if choices - {""} and value not in choices:
+        raise invalid(f"Invalid {where}: must be one of {', '.join(sorted(choices))}", where)
+    if re.search(r"\bbool\b", annotation) and value not in {"true", "false"}:
+        raise invalid(f"Invalid boolean: {value}", where)
+    if _WHOLE.search(annotation) and value and not re.fullmatch(r"-?\d+", value):
+        raise invalid(f"Invalid integer: {value}", where, "parameter_invalid_integer")
 
 
 @lru_cache

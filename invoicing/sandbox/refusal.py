@@ -25,6 +25,11 @@ def missing(what: str, object_id: str, param: str = "id", status: int = 404) -> 
     return RefusedError(status, f"No such {what}: '{object_id}'", code="resource_missing", param=param)
 
 
+def not_here(what: str) -> RefusedError:
+    """Stripe knows this, the sandbox does not: better a loud no than an answer that means nothing."""
+    return RefusedError(501, f"The sandbox does not know {what} yet.", kind="api_error")
+
+
 def invalid(message: str, param: str | None = None, code: str | None = None) -> RefusedError:
     """The request makes no sense to Stripe."""
     return RefusedError(400, message, code=code, param=param)

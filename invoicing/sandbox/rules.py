@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Mapping
 from typing import Any, Final
 
-from invoicing.sandbox.forms import Form, integer, text, texts
+from invoicing.sandbox.forms import Form, group, integer, text, texts
 from invoicing.sandbox.refusal import invalid
 
 ITEMS_MAX: Final = 250
 DESCRIPTION_MAX: Final = 500
 AMOUNT_MAX: Final = 99_999_999
+
+NOWHERE: Final = "00000"  # a postal code that no tax can be calculated for
+
+_BOUNDS: Final = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 
 Thing = dict[str, Any]
 
@@ -32,9 +38,54 @@ def due_date_of(form: Form, collection: str, now: int) -> int | None:
     return due_date if days is None else now + days * 86_400
 
 
+def refuse_sending(customer: Thing, due_date: int | None) -> None:
+    """What an invoice that is to be sent must have."""
+    if due_date is None:
+        raise invalid(
+            "If collection_method is send_invoice, days_until_due or due_date is needed.", "due_date"
+        )
+    if not customer["email"]:
+        raise invalid("Missing email. An invoice that is sent needs a customer with an email.", "customer")
+
+
+def is_within(form: Form, name: str, instant: int | None) -> bool:
+    """Whether an instant is what a list asks for: that one, or one within `gt`, `gte`, `lt`, `lte`."""
+    asked = form.get(name)
+    if asked is None:
+        return True
+    if instant is None:
+        return False
+    if not isinstance(asked, dict):
+        return instant == integer(form, name)
+    bounds = {bound: integer(asked, bound) for bound in asked}
+    return all(value is None or _BOUNDS[bound](instant, value) for bound, value in bounds.items())
+
+
+def finalization_error(message: str, code: str) -> Thing:
+    """Why an invoice could not be finalised, as Stripe keeps it on the invoice."""
+    return {"type": "invalid_request_error", "message": message, "code": code}
+
+
 def is_chargeable(customer: Thing) -> bool:
     """Whether a customer's invoices can be charged."""
     return customer.get("invoice_settings", {}).get("default_payment_method") is not None
+
+
+def is_located(address: Mapping[str, Any]) -> bool:
+    """Whether taxes can be calculated at an address."""
+    return bool(address.get("country")) and address.get("postal_code") not in {None, "", NOWHERE}
+
+
+def refuse_location(form: Form, known: Mapping[str, Any] | None = None) -> None:
+    """Refuse a customer whose address, validated as asked, is nowhere that taxes are known for."""
+    validated = text(group(form, "tax"), "validate_location") == "immediately"
+    if validated and not is_located(texts(form, "address") if "address" in form else known or {}):
+        raise invalid(
+            "The customer's location isn't recognized. Set a valid customer address in order to "
+            "automatically calculate tax.",
+            "address",
+            "customer_tax_location_invalid",
+        )
 
 
 def line_of(item: Thing) -> Thing:

@@ -122,6 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             account=self.headers.get("Stripe-Account") or PLATFORM,
             key=self.headers.get("Idempotency-Key") if self.command == "POST" else None,
             authorization=self.headers.get("Authorization") or "",
+            version=self.headers.get("Stripe-Version") or "",
         )
 
     def _control(self, path: str, body: str) -> None:
@@ -139,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         if answer.replayed:
             self.send_header("Idempotent-Replayed", "true")
+        if answer.should_retry is not None:
+            self.send_header("Stripe-Should-Retry", str(answer.should_retry).lower())
         self.end_headers()
         self.wfile.write(body)
         self.wfile.flush()

@@ -19,7 +19,7 @@ from invoicing.listing_store import InvoiceExplanation, InvoiceListing, explain_
 from invoicing.news_store import Receipt, receive_statement
 from invoicing.profile import BillingProfile
 from invoicing.refresh import refresh_invoice
-from invoicing.retry_store import retry_invoice
+from invoicing.retry_store import retry_invoice, wake_linked
 from invoicing.sandbox import Sandbox
 from invoicing.states import State
 from schemas.identity import fact_id
@@ -182,6 +182,33 @@ class World:
         self.tenants[code] = tenant_id
         return tenant_id
 
+    def details(self, tenant_id: int, *, validated: bool = True, **changed: str) -> None:
+        """A new version of what is known of a tenant, made at the clock's instant."""
+        with self.engine.begin() as connection:
+            row = connection.execute(
+                text("select * from tenant_details where tenant_id = :id order by made_at desc limit 1"),
+                {"id": tenant_id},
+            ).one()
+            version = {
+                **row._mapping,
+                **changed,
+                "made_at": max(self.clock(), row.made_at + timedelta(microseconds=1)),
+                "address_validated_at": self.clock() if validated else None,
+            }
+            names = ", ".join(version)
+            values = ", ".join(f":{name}" for name in version)
+            connection.execute(text(f"insert into tenant_details ({names}) values ({values})"), version)
+
+    def link(self, stripe_account: str = STRIPE_ACCOUNT) -> int:
+        """Link the account's Stripe account, as the command does; gives how many invoices go on."""
+        with self.engine.begin() as connection:
+            setup_store.link_stripe(connection, self.account_id, stripe_account, self.clock())
+            return wake_linked(connection, self.account_id, self.clock())
+
+    def unlink(self) -> None:
+        with self.engine.begin() as connection:
+            assert setup_store.unlink_stripe(connection, self.account_id, self.clock())
+
     def bill(self, tenant_id: int, made_at: datetime, definition: BillingProfile | None = None) -> int:
         with self.engine.begin() as connection:
             return setup_store.make_profile(connection, tenant_id, definition or profile(), made_at)
@@ -234,6 +261,12 @@ class World:
 
     def invoicer(self, gateway: StripeGateway | None = None) -> Invoicer:
         return Invoicer(self.engine, gateway or self.gateway(), self.clock)
+
+    def close_at(self, generated_at: datetime, *lines: StatementLine, **fields: Any) -> UUID:
+        """A statement that was generated at that instant, and whose event the consumer has seen."""
+        statement_id = self.close(statement(*lines, **fields), generated_at)
+        self.receive(statement_id)
+        return statement_id
 
     def work(self, statement_id: UUID, gateway: StripeGateway | None = None) -> Worked:
         return self.invoicer(gateway).work(fact_id("invoice", statement_id))

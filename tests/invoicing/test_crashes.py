@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,11 +14,12 @@ import pytest
 from sqlalchemy import text
 
 from invoicing import setup_store
-from invoicing.gateway import StripeGateway
+from invoicing.gateway import StripeGateway, Unlimited
 from invoicing.invoicer import Worked
 from invoicing.outcomes import Outcome
 from invoicing.states import State
-from invoicing.steps_store import KEY_TRUST
+from invoicing.steps_store import KEY_REST, KEY_TRUST
+from pipeline.invoicer import FROZEN_SECONDS_MAX
 from schemas.identity import fact_id
 from tests.invoicing.builders import OUTBOUND, STRIPE_ACCOUNT, World, profile, usage, utc
 
@@ -65,6 +67,7 @@ def partial_invoices_that_send_themselves(world: World) -> Iterator[dict[str, An
 def assert_one_whole_invoice(world: World, statement_id: UUID) -> None:
     sending = [invoice for invoice in world.in_stripe() if invoice["auto_advance"]]
     assert [world.lines_in_stripe(invoice["id"]) for invoice in sending] == [WHOLE]
+    assert sending[0]["subtotal"] == sum(WHOLE.values())  # no line is there twice
     assert world.listed(statement_id).stripe_invoice == sending[0]["id"]
     assert world.listed(statement_id).state == State.SCHEDULED
 
@@ -102,7 +105,97 @@ def test_killed_and_resumed_after_the_keys_expired_what_was_done_is_found_by_lis
 
 
 def test_a_key_is_distrusted_before_stripe_forgets_it() -> None:
-    assert timedelta(hours=24) > KEY_TRUST
+    assert timedelta(hours=24) > KEY_TRUST + timedelta(seconds=FROZEN_SECONDS_MAX)
+
+
+def test_between_a_keys_last_use_and_its_replacement_nothing_is_asked_under_it(
+    world: World, may: UUID
+) -> None:
+    """A request sent at the last moment may still be under way, and no list would show it."""
+    with pytest.raises(Killed):
+        world.work(may, DyingGateway(world.sandbox.url, 4, after=False))
+    world.clock.move(world.clock() + KEY_TRUST + KEY_REST / 2)
+    assert world.work(may) is Worked.LATER
+    assert (world.listed(may).state, world.lines_in_stripe(world.in_stripe()[0]["id"])) == (
+        State.DRAFTING,
+        {},
+    )
+    world.clock.move(world.clock() + KEY_REST)
+    world.work(may)
+    assert_one_whole_invoice(world, may)
+
+
+class FreezingLimiter(Unlimited):
+    """Before the n-th request, lets something else happen: the process was frozen there."""
+
+    def __init__(self, at: int, meanwhile: Callable[[], object]) -> None:
+        self._left, self._meanwhile = at, meanwhile
+
+    def admit(self, account: str) -> None:
+        super().admit(account)
+        self._left -= 1
+        if self._left == 0:
+            self._meanwhile()
+
+
+@pytest.mark.parametrize("at", range(1, CALLS + 1))
+def test_frozen_before_any_request_until_the_key_is_forgotten_and_another_has_finished(
+    world: World, may: UUID, at: int
+) -> None:
+    def meanwhile() -> None:
+        world.clock.move(world.clock() + timedelta(hours=25))
+        world.work(may)
+
+    world.work(may, world.gateway(limiter=FreezingLimiter(at, meanwhile)))
+    world.work(may)
+    assert_one_whole_invoice(world, may)
+    assert len(world.in_stripe()) == 1
+    assert len(world.sandbox.books(STRIPE_ACCOUNT).customers) == 1
+
+
+def test_a_draft_that_was_compared_long_ago_is_not_let_go(world: World, may: UUID) -> None:
+    def meanwhile() -> None:
+        world.clock.move(world.clock() + timedelta(minutes=30))
+        (invoice,) = world.in_stripe()
+        (item, *_) = world.sandbox.books(STRIPE_ACCOUNT).items[invoice["id"]]
+        world.sandbox.books(STRIPE_ACCOUNT).delete_item(item["id"])
+
+    assert world.work(may, world.gateway(limiter=FreezingLimiter(CALLS, meanwhile))) is Worked.LATER
+    assert world.in_stripe()[0]["auto_advance"] is False
+    world.work(may)
+    assert world.listed(may).state == State.HELD
+
+
+def test_an_invoice_that_went_out_while_it_was_being_let_go_again_is_not_failed(
+    world: World, may: UUID
+) -> None:
+    world.clock.move(utc(2026, 6, 25, 12))  # past its billing day: to be sent in five minutes
+
+    def meanwhile() -> None:
+        world.clock.move(world.clock() + timedelta(seconds=10))
+        with suppress(Killed):
+            world.work(may, DyingGateway(world.sandbox.url, 3, after=True))  # it lets the drafted one go
+        world.clock.move(world.clock() + timedelta(minutes=6))
+
+    world.work(may, world.gateway(limiter=FreezingLimiter(CALLS, meanwhile)))
+    assert world.in_stripe()[0]["status"] == "open"
+    assert world.listed(may).state == State.SCHEDULED
+
+
+def test_two_invoicers_across_midnight_ask_for_the_same_draft(world: World, may: UUID) -> None:
+    world.clock.move(utc(2026, 6, 25, 23, 59))  # past its billing day: to be sent at once
+
+    world.sandbox.set_faults({"action": "slow", "seconds": 1.0, "path": "/v1/invoices$"})
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(world.work, may)
+        while world.sandbox.requests < 3:  # find the customer, make it, begin the draft
+            time.sleep(0.01)
+        world.clock.move(utc(2026, 6, 26, 0, 1))
+        world.work(may)
+        first.result()
+    world.work_until_settled(may)
+    assert_one_whole_invoice(world, may)
+    assert len(world.in_stripe()) == 1
 
 
 @pytest.mark.parametrize("commit", [False, True], ids=["request lost", "reply lost"])
@@ -144,6 +237,36 @@ def test_an_outage_keeps_the_row_and_waits_longer_each_time(world: World, may: U
         waits.append((world.listed(may).due_at - world.clock()).total_seconds())
     assert waits == [5, 10, 20, 40]
     assert world.listed(may).reason == "Stripe answered 503"
+
+
+class SleepsBefore:
+    """The process is frozen for a day and more while its n-th request waits for its turn."""
+
+    def __init__(self, world: World, sleeps_at: int) -> None:
+        self.world, self.asked, self._sleeps_at = world, 0, sleeps_at
+
+    def admit(self, account: str) -> None:  # noqa: ARG002 (the protocol)
+        self.asked += 1
+        if self.asked == self._sleeps_at:
+            self.world.clock.move(self.world.clock() + timedelta(hours=30))
+
+    def slow_down(self, account: str) -> None:
+        """It is not Stripe that is slow."""
+
+
+@pytest.mark.parametrize("sleeps_at", range(1, CALLS + 1))
+def test_a_request_that_slept_longer_than_its_key_lives_is_not_sent_before_looking(
+    world: World, may: UUID, sleeps_at: int
+) -> None:
+    with suppress(Killed):
+        world.work(may, DyingGateway(world.sandbox.url, sleeps_at, after=True))
+    asleep = world.gateway(limiter=SleepsBefore(world, 1))
+    world.work(may, asleep)
+    world.clock.move(world.clock() + timedelta(hours=2))
+    world.work_until_settled(may)
+    assert_one_whole_invoice(world, may)
+    assert len(world.in_stripe()) == 1
+    assert len(world.sandbox.books(STRIPE_ACCOUNT).customers) == 1
 
 
 def test_two_invoicers_at_once_ask_for_one_invoice(world: World, may: UUID) -> None:

@@ -177,6 +177,52 @@ def test_an_answer_that_takes_too_long_is_temporary(sandbox: Sandbox) -> None:
     assert hasty.create_customer(ACCOUNT, WHO, "key") == TemporaryFailure("Stripe could not be reached")
 
 
+class Notes:
+    """A limiter that notes what it is asked and told."""
+
+    def __init__(self) -> None:
+        self.admitted: list[str] = []
+        self.slowed_down: list[str] = []
+
+    def admit(self, account: str) -> None:
+        self.admitted.append(account)
+
+    def slow_down(self, account: str) -> None:
+        self.slowed_down.append(account)
+
+
+def test_each_request_waits_its_turn_also_one_that_the_library_repeats(sandbox: Sandbox) -> None:
+    notes = Notes()
+    gateway = StripeGateway("sk_test_sandbox", api_base=sandbox.url, network_retries_max=2, limiter=notes)
+    sandbox.set_faults({"action": "status", "status": 503})
+    customer(gateway)
+    assert (notes.admitted, notes.slowed_down, sandbox.requests) == ([ACCOUNT, ACCOUNT], [], 2)
+
+
+def test_the_limiter_hears_when_stripe_was_asked_too_fast(sandbox: Sandbox) -> None:
+    notes = Notes()
+    gateway = StripeGateway("sk_test_sandbox", api_base=sandbox.url, network_retries_max=0, limiter=notes)
+    sandbox.set_faults({"action": "status", "status": 429})
+    gateway.create_customer(ACCOUNT, WHO, "key")
+    assert notes.slowed_down == [ACCOUNT]
+
+
+def test_a_request_whose_condition_fails_when_its_turn_comes_is_not_sent(sandbox: Sandbox) -> None:
+    """Nor is it when the library wants to repeat it."""
+    gateway = StripeGateway("sk_test_sandbox", api_base=sandbox.url, network_retries_max=2)
+    sandbox.set_faults({"action": "status", "status": 503})
+    with gateway.only_while(lambda: sandbox.requests == 0):
+        outcome = gateway.create_customer(ACCOUNT, WHO, "key")
+    assert (outcome, sandbox.requests) == (TemporaryFailure("its turn came too late"), 1)
+    customer(gateway)  # afterwards, and in other threads, nothing is asked
+
+
+def test_a_request_that_names_no_account_is_never_sent(gateway: StripeGateway, sandbox: Sandbox) -> None:
+    with pytest.raises(ValueError, match="names no Stripe account"):
+        gateway.create_customer("", WHO, "key")
+    assert sandbox.requests == 0
+
+
 def test_an_unlinked_account_is_a_refused_permission(gateway: StripeGateway, sandbox: Sandbox) -> None:
     sandbox.books(ACCOUNT).linked = False
     assert isinstance(gateway.create_customer(ACCOUNT, WHO, "key"), RefusedPermission)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
-from invoicing import setup_store
+from invoicing import customer_store, setup_store
 from invoicing.news_store import Receipt
 from invoicing.profile import BillingProfile
 from invoicing.setup_store import SetupRefusedError
@@ -36,6 +38,73 @@ def test_a_profile_made_on_1_june_before_mays_statement_bills_may_on_20_june(wor
     may = world.received(BUSY)
     world.work(may)
     assert world.listed(may).send_at == utc(2026, 6, 20, 12)
+
+
+ON_THE_20TH = utc(2026, 6, 20, 12)
+
+
+@pytest.mark.parametrize(
+    ("made_at", "ended_at", "may", "june"),
+    [
+        # made before, on and after the billing day of the month before; May's statement is generated on 3 June
+        (utc(2026, 5, 15), None, ON_THE_20TH, utc(2026, 7, 20, 12)),
+        (utc(2026, 5, 20, 12), None, ON_THE_20TH, utc(2026, 7, 20, 12)),
+        (utc(2026, 5, 31, 23, 59), None, ON_THE_20TH, utc(2026, 7, 20, 12)),
+        # made after May's statement: before, on and after the billing day, June's is the first
+        (utc(2026, 6, 3, 2), None, None, utc(2026, 7, 20, 12)),
+        (utc(2026, 6, 20, 12), None, None, utc(2026, 7, 20, 12)),
+        (utc(2026, 6, 25), None, None, utc(2026, 7, 20, 12)),
+        # ended before May's statement, and after it: before, on and after the billing day
+        (utc(2026, 5, 1), utc(2026, 6, 3, 0), None, None),
+        (utc(2026, 5, 1), utc(2026, 6, 10), ON_THE_20TH, None),
+        (utc(2026, 5, 1), utc(2026, 6, 20, 12), ON_THE_20TH, None),
+        (utc(2026, 5, 1), utc(2026, 6, 25), ON_THE_20TH, None),
+    ],
+)
+def test_what_was_in_force_when_the_statement_was_generated_decides(
+    world: World, made_at: datetime, ended_at: datetime | None, may: datetime | None, june: datetime | None
+) -> None:
+    tenant_id = world.tenant()
+    world.bill(tenant_id, made_at)
+    if ended_at is not None:
+        with world.engine.begin() as connection:
+            setup_store.end_profile(connection, tenant_id, ended_at)
+    first = world.received(BUSY)
+    world.work(first)
+    world.clock.move(utc(2026, 7, 3, 1))
+    second = world.received(usage(seconds=60_000, cost="9", period="2026-06"), period="2026-06")
+    world.work(second)
+    assert (world.listed(first).send_at, world.listed(second).send_at) == (may, june)
+    assert len(world.in_stripe()) == sum(each is not None for each in (may, june))
+
+
+@pytest.mark.parametrize("changed_at", [utc(2026, 6, 10), ON_THE_20TH, utc(2026, 6, 25)])
+def test_a_profile_changed_before_on_or_after_its_day_leaves_what_is_scheduled_as_it_is(
+    world: World, changed_at: datetime
+) -> None:
+    tenant_id = world.tenant()
+    world.bill(tenant_id, utc(2026, 5, 1))
+    may = world.received(BUSY)
+    world.work(may)
+    world.bill(tenant_id, changed_at, profile({**OUTBOUND, "price": "0.02"}, billing_day=31))
+    world.work(may)
+    world.clock.move(utc(2026, 7, 3, 1))
+    june = world.received(usage(seconds=60_000, cost="9", period="2026-06"), period="2026-06")
+    world.work(june)
+    assert [world.listed(each).subtotal_minor for each in (may, june)] == [12_00, 20_00]
+    assert world.listed(june).send_at == utc(2026, 7, 31, 12)
+    assert sorted(invoice["status"] for invoice in world.in_stripe()) == ["draft", "open"]
+
+
+def test_a_profile_that_ended_while_its_invoice_was_still_to_be_made_bills_it(world: World) -> None:
+    tenant_id = world.tenant()
+    world.bill(tenant_id, utc(2026, 5, 1))
+    may = world.received(BUSY)
+    with world.engine.begin() as connection:
+        setup_store.end_profile(connection, tenant_id, utc(2026, 6, 3, 2))
+    world.clock.move(utc(2026, 6, 25))
+    world.work(may)
+    assert world.listed(may).send_at == utc(2026, 6, 25, 0, 5), "its day is past: at once"
 
 
 def test_a_billing_day_already_past_sends_at_once(world: World) -> None:
@@ -144,7 +213,7 @@ def test_a_draft_that_stripe_could_not_finalise_is_said(world: World) -> None:
     assert world.refresh(may) == State.FINALIZATION_FAILED
     assert (world.listed(may).reason, world.fees()) == ("The address is not known.", [])
     world.sandbox.books(STRIPE_ACCOUNT).finalization_failures.clear()
-    assert world.retry(may) == State.DRAFTED
+    assert world.retry(may) == State.DRAFTING
     world.work(may)
     world.clock.move(utc(2026, 6, 20, 14))
     assert world.refresh(may) == State.SENT
@@ -202,7 +271,7 @@ def test_a_customer_that_existed_is_used_and_left_alone(world: World) -> None:
         {"email": "old@example.com", "invoice_settings": {"default_payment_method": "pm_1"}}
     )
     with world.engine.begin() as connection:
-        setup_store.save_customer(
+        customer_store.save_customer(
             connection, tenant_id, STRIPE_ACCOUNT, theirs["id"], "theirs", world.clock()
         )
     before = dict(theirs)

@@ -1,0 +1,1 @@
+"""A campaign of faults against invoicing: one invoice per statement, whatever breaks (`make invoice-faults`)."""

@@ -1,0 +1,35 @@
+"""What resolves it: for each state in which an invoice stands still, the command that helps."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from invoicing.states import State
+
+_RETRY: Final = "invoice retry"
+_BY_REASON: Final = {
+    "no_stripe_link": "stripe link (this month's go on by themselves), invoice retry for earlier ones",
+    "unlinked": "stripe link (this month's go on by themselves), invoice retry for earlier ones",
+    "no_tenant_details": f"tenant change, tenant validate-address, then {_RETRY}",
+    "no_billing_email": f"tenant change --email, then {_RETRY}",
+    "address_not_validated": f"tenant validate-address, then {_RETRY}",
+    "currency_differs": f"profile apply, then {_RETRY} --present-profile",
+    "too_many_lines": f"profile apply, then {_RETRY} --present-profile",
+    "total_over_maximum": f"profile apply, then {_RETRY} --present-profile",
+    "statement_altered": "reconcile: the statement's bytes are not what was hashed",
+}
+_BY_STATE: Final = {
+    State.NOT_BILLED: "profile apply (bills from the next statement on); for this month invoice one-time --month",
+    State.HELD: f"mend it in Stripe, or tenant change and validate-address, then {_RETRY}",
+    State.FAILED: f"mend what Stripe refuses, then {_RETRY}",
+    State.FINALIZATION_FAILED: f"mend what Stripe refuses, then {_RETRY}",
+    State.DELETED: f"{_RETRY} makes it anew",
+}
+
+
+def remedy(state: State, reason: str | None, *, paused: bool) -> str | None:
+    """The command that resolves what an invoice waits for; None: nothing needs anybody."""
+    if state is State.BLOCKED:
+        return _BY_REASON.get(reason or "", _RETRY)
+    waits = state in {State.RECEIVED, State.DRAFTING, State.DRAFTED}
+    return "mend it in Stripe, then stripe resume" if waits and paused else _BY_STATE.get(state)
