@@ -1,12 +1,23 @@
-"""Structured logs: one JSON object a line, on standard error; never a phone number, a name, an address or a key."""
+"""Structured logs: one JSON object a line, on standard error; never a phone number, a name, an address or a key.
+
+Our own lines carry counts, positions and words of ours. What comes from elsewhere, an error's text above all, may quote a
+record: so an error is logged by its kind and the places it passed, and every text goes through a mask.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
-from typing import Final
+import traceback
+from ipaddress import AddressValueError, IPv6Address
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
 
 import structlog
+from sqlalchemy.exc import DBAPIError
+from structlog.typing import EventDict, WrappedLogger
 
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -14,6 +25,29 @@ _LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_places_max: Final = 12
+_words_max: Final = 500
+_OURS: Final = (
+    "attribution.",
+    "deploy.",
+    "invoicing.",
+    "pipeline.",
+    "rollup.",
+    "schemas.",
+    "confluent_kafka.",
+    "cimpl",
+)
+_QUOTES_VALUES: Final = ("22", "23")  # classes of SQLSTATE: what the database says of a row's data
+_NUMBER: Final = r"\+\d[\d ().-]{5,17}\d|\(\d{3}\) ?\d{3}-\d{4}|\d{3}[-.]\d{3}[-.]\d{4}|\d{10,15}"
+_MASKS: Final = (
+    (re.compile(r"\b(?:[rs]k|whsec)_\w+"), "<key>"),
+    (re.compile(r"(://[^\s:/@]*):[^\s/@]+@"), r"\1:<password>@"),
+    (re.compile(r"[^\s@<>\"'(]+@[^\s@<>\"')]+\.[A-Za-z]{2,}\b"), "<address>"),
+    (re.compile(rf"(?<![\w.:+-])(?:{_NUMBER})(?![\w:]|[.-]\d)"), "<number>"),
+    (re.compile(r"\b(?!127\.)\d{1,3}(?:\.\d{1,3}){3}\b"), "<address>"),
+)
+_IPV6: Final = re.compile(r"(?<![\w.:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w])")
+_AS_THEY_ARE: Final = frozenset({"timestamp", "level", "logger"})
 
 
 def configure_logs(level: str) -> None:
@@ -22,7 +56,8 @@ def configure_logs(level: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        without_error_text,
+        masked,
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
@@ -42,3 +77,61 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
+
+
+def told(error: BaseException) -> str:
+    """An error for the log: its kind; and its words, where they are ours or about a connection, never about a row."""
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    if isinstance(error, DBAPIError):
+        code = getattr(error.orig, "pgcode", None) or ""
+        words = "" if code[:2] in _QUOTES_VALUES else str(error.orig)
+        return f"{type(error).__name__} {code}: {_first_line(words)}".rstrip(": ")
+    return f"{kind}: {_first_line(str(error))}".rstrip(": ") if kind.startswith(_OURS) else kind
+
+
+def without_error_text(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """An exception as `told`, and the places it passed; its own text may hold a row's values."""
+    info = event.pop("exc_info", None)
+    error = sys.exc_info()[1] if info is True else info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["error"] = told(error)
+        event["at"] = _places(error.__traceback__)
+    return event
+
+
+def masked(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Everything that looks like a phone number, an address or a key, taken out of every text."""
+    return {name: value if name in _AS_THEY_ARE else _mask(value) for name, value in event.items()}
+
+
+def _mask(value: Any) -> Any:  # noqa: ANN401 (a log line's values are whatever JSON holds)
+    match value:
+        case str():
+            for pattern, instead in _MASKS:
+                value = pattern.sub(instead, value)
+            return _IPV6.sub(_mask_ipv6, value)
+        case dict():
+            return {name: _mask(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_mask(each) for each in value]
+        case bool() | int() | float() | None:
+            return value
+        case _:
+            return _mask(str(value))
+
+
+def _mask_ipv6(found: re.Match[str]) -> str:
+    """A time of day has colons, too."""
+    try:
+        return found[0] if IPv6Address(found[0]).is_loopback else "<address>"
+    except AddressValueError:
+        return found[0]
+
+
+def _first_line(words: str) -> str:
+    return words.strip().split("\n", 1)[0][:_words_max]
+
+
+def _places(trace: TracebackType | None) -> list[str]:
+    frames = traceback.extract_tb(trace)[-_places_max:]
+    return [f"{Path(frame.filename).stem}.{frame.name}:{frame.lineno}" for frame in frames]
