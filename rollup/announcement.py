@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -20,7 +18,7 @@ from schemas.events import (
 )
 from schemas.identity import fact_id
 from schemas.periods import Period
-from schemas.statements import Statement, canonical_json, sha256_hex
+from schemas.statements import Statement, canonical_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +39,25 @@ class Announcement(NamedTuple):
     made_at: datetime
 
 
-def announcements(
-    period: Period, statements: Sequence[Statement], closed_at: datetime, topics: EventTopics
-) -> Iterator[Announcement]:
-    """The events of one close, in the order they are to be published: no month before any of its statements."""
-    by_account: dict[str, list[Statement]] = defaultdict(list)
-    for each in statements:
-        by_account[each.account].append(each)
-        yield _statement_closed(each, closed_at, topics.statements)
-    for mine in by_account.values():
-        yield _period_closed(period, mine, closed_at, topics.periods)
+class ToldStatement(NamedTuple):
+    """A statement with its canonical bytes and their hash, as they were stored."""
+
+    statement: Statement
+    body: bytes
+    sha256: str
 
 
-def _statement_closed(each: Statement, closed_at: datetime, topic: str) -> Announcement:
+class AccountTold(NamedTuple):
+    """What an account is told of its month: how many statements, and what they come to."""
+
+    currency: str
+    statement_count: int
+    total_cost: Decimal
+
+
+def statement_closed(told: ToldStatement, closed_at: datetime, topic: str) -> Announcement:
+    """The event of one statement; its id is the statement's."""
+    each = told.statement
     key = f"{each.account}/{each.tenant or ''}"
     event = StatementClosed(
         statement_id=each.statement_id,
@@ -63,24 +67,26 @@ def _statement_closed(each: Statement, closed_at: datetime, topic: str) -> Annou
         period=each.period,
         currency=each.currency,
         total_cost=each.totals.total_cost,
-        sha256=sha256_hex(each.canonical_bytes()),
+        sha256=told.sha256,
         closed_at=closed_at,
         statement=each,
     )
+    facts = event.model_dump(mode="json", exclude={"statement"}) | {"statement": orjson.Fragment(told.body)}
+    value = orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)
     headers = cloud_event_headers(each.statement_id, STATEMENT_CLOSED, f"{key}/{each.period}", closed_at)
-    return Announcement(topic, key, orjson.dumps(headers).decode(), canonical_json(event), closed_at)
+    return Announcement(topic, key, orjson.dumps(headers).decode(), value, closed_at)
 
 
-def _period_closed(
-    period: Period, mine: Sequence[Statement], closed_at: datetime, topic: str
+def period_closed(
+    period: Period, account: str, told: AccountTold, closed_at: datetime, topic: str
 ) -> Announcement:
-    account = mine[0].account
+    """The event of one account's month; to be published after those of all its statements."""
     event = PeriodClosed(
         account=account,
         period=str(period),
-        currency=mine[0].currency,
-        statement_count=len(mine),
-        total_cost=sum((each.totals.total_cost for each in mine), Decimal("0.000000")),
+        currency=told.currency,
+        statement_count=told.statement_count,
+        total_cost=told.total_cost,
         closed_at=closed_at,
     )
     event_id = str(fact_id("period closed", account, str(period)))

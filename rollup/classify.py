@@ -65,13 +65,8 @@ def usage_class(
         answered_seconds: answer to end, before any rounding.
         terms: whose home country and domestic regions apply.
     """
-    name = service_slug(service)
-    if name != "call":
-        return UsageClass(f"service_{name}" if name in _RESERVED else name)
-    called = numbers.dialled(to_number, terms.home_country) if to_number else ""
-    if direction == "inbound":
-        return UsageClass("inbound_toll_free" if is_toll_free(called) else "inbound_conversational")
-    return _outbound(called, answered_seconds, terms)
+    short = 0 < answered_seconds < short_duration_seconds_limit
+    return _class_of(service, direction, to_number, short, terms.home_country, terms.domestic_regions)
 
 
 def is_call(service: str) -> bool:
@@ -119,22 +114,39 @@ def is_emergency(called: str, home_country: str) -> bool:
     return any(phonenumbers.is_emergency_number(code, home_country) for code in codes)
 
 
-def _outbound(called: str, answered_seconds: Decimal, terms: AccountTerms) -> UsageClass:
-    if len(called) <= _short_code_length_max and is_emergency(called, terms.home_country):
+@lru_cache(maxsize=262_144)
+def _class_of(
+    service: str,
+    direction: str,
+    to_number: str | None,
+    short: bool,  # noqa: FBT001 (a fact of the call, not a switch)
+    home_country: str,
+    domestic_regions: frozenset[str],
+) -> UsageClass:
+    """The class by what little of a record decides it: most of these were asked before."""
+    name = service_slug(service)
+    if name != "call":
+        return UsageClass(f"service_{name}" if name in _RESERVED else name)
+    called = numbers.dialled(to_number, home_country) if to_number else ""
+    if direction == "inbound":
+        return UsageClass("inbound_toll_free" if is_toll_free(called) else "inbound_conversational")
+    return _outbound(called, short, home_country, domestic_regions)
+
+
+def _outbound(called: str, short: bool, home_country: str, domestic_regions: frozenset[str]) -> UsageClass:  # noqa: FBT001 (same)
+    if len(called) <= _short_code_length_max and is_emergency(called, home_country):
         return UsageClass(OUTBOUND_EMERGENCY)
     if is_toll_free(called):
         return UsageClass("outbound_toll_free")
-    region, unknown_at_home = _region(called, terms.home_country)
+    region, unknown_at_home = _region(called, home_country)
     # What has no E.164 form (a short code, a SIP user) can only be reached at home.
-    domestic = not called.startswith("+") or unknown_at_home or region in terms.domestic_regions
+    domestic = not called.startswith("+") or unknown_at_home or region in domestic_regions
     if not domestic:
         return UsageClass("outbound_international")
-    if 0 < answered_seconds < short_duration_seconds_limit:
-        return UsageClass("outbound_short_duration", unknown_at_home)
-    return UsageClass("outbound_conversational", unknown_at_home)
+    return UsageClass("outbound_short_duration" if short else "outbound_conversational", unknown_at_home)
 
 
-@lru_cache(maxsize=262_144)
+@lru_cache(maxsize=65_536)
 def _region(called: str, home_country: str) -> tuple[str | None, bool]:
     """The region of a called number, and whether it is unknown under the home calling code (L9)."""
     try:

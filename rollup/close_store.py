@@ -6,15 +6,24 @@ A sealed month takes no rows, so everything here is read without a lock, however
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from rollup.announcement import Announcement, EventTopics, announcements
+from rollup.announcement import (
+    AccountTold,
+    Announcement,
+    EventTopics,
+    ToldStatement,
+    period_closed,
+    statement_closed,
+)
+from rollup.closed_month_store import ClosedMonth, UnpricedNumbers, closed_month
 from rollup.ledger import UsageGroup, UsageSums
 from rollup.month_sums_store import (
     differences,
@@ -40,7 +49,10 @@ from schemas.bulk import copy_line, copy_rows
 from schemas.periods import Period
 from schemas.statements import Statement, sha256_hex
 
-_STATEMENT_COLUMNS = (
+frozen_seconds_max: Final = 600  # a closer that stands still for so long inside its transaction loses it
+_differences_shown_max: Final = 20
+_statements_at_once_max: Final = 1000
+_STATEMENT_COLUMNS: Final = (
     *("sequence", "id", "period", "kind", "account_id", "tenant_id", "currency", "usage_cost", "total_cost"),
     *("body", "sha256", "chain", "generated_at"),
 )
@@ -54,57 +66,22 @@ class AggregatesDifferError(RuntimeError):
     """The sums kept beside the ledger are not the ledger's; the month stays sealed and nothing is published."""
 
 
-class AccountMonth(NamedTuple):
-    """What one account's statements of a month come to."""
-
-    account: str
-    currency: str
-    statement_count: int
-    usage_cost: Decimal
-    total_cost: Decimal
-
-
-class UnownedUsage(NamedTuple):
-    """Usage of nobody's numbers and addresses: in no statement, shown to the carrier (A6)."""
-
-    usage_class: str
-    currency: str
-    attempts: int
-    calls: int
-    answered_seconds: Decimal
-    cost: Decimal
-
-
-class UnpricedNumbers(NamedTuple):
-    """Numbers that cost nothing because the account has no tariff for them."""
-
-    account: str
-    usage_class: str
-    numbers: int
-
-
 @dataclass(frozen=True, slots=True)
-class ClosedMonth:
-    """What a close did. `unpriced_numbers` is known only to the close that made the statements."""
+class MonthFacts:
+    """What every statement of a month is made of; `names` has its owners in the order of the chain."""
 
     period: Period
-    accounts: tuple[AccountMonth, ...]
-    unowned: tuple[UnownedUsage, ...]
-    unpriced_numbers: tuple[UnpricedNumbers, ...] = ()
-
-    @property
-    def statement_count(self) -> int:
-        """How many statements the month has."""
-        return sum(account.statement_count for account in self.accounts)
-
-
-@dataclass(frozen=True, slots=True)
-class MonthStatements:
-    """The statements of a month, computed and not yet written, in the order they are chained."""
-
-    statements: tuple[tuple[Owner, Statement], ...]
+    as_of: datetime
     names: Mapping[Owner, OwnerNames]
+    usage: Mapping[Owner, Sequence[tuple[UsageGroup, UsageSums]]]
     numbers: HeldNumbers
+    peaks: Mapping[int, int]
+
+    def of(self, owner: Owner) -> OwnerMonth:
+        """One owner's part."""
+        return OwnerMonth(
+            self.usage.get(owner, ()), self.numbers.by_owner.get(owner, ()), self.peaks.get(owner.code, 0)
+        )
 
 
 def close(connection: Connection, period: Period, topics: EventTopics) -> ClosedMonth:
@@ -119,6 +96,7 @@ def close(connection: Connection, period: Period, topics: EventTopics) -> Closed
         NotSealedError: it is open, or an earlier month is not closed.
         AggregatesDifferError: monthly usage is not what the ledger says.
     """
+    connection.execute(text(f"set local idle_in_transaction_session_timeout = '{frozen_seconds_max}s'"))
     state, sealed_at = _hold_period(connection, period)
     if state == "closed":
         return closed_month(connection, period)
@@ -126,12 +104,10 @@ def close(connection: Connection, period: Period, topics: EventTopics) -> Closed
         raise NotSealedError(f"{period} is {state}; only a sealed month can close")
     _refuse_out_of_order(connection, period)
     usage = ledger_usage(connection, period)
-    _refuse_differences(period, usage, monthly_usage(connection, period))
-    month = compute(connection, period, sealed_at, usage)
+    _refuse_differences(connection, period, usage)
+    month = month_facts(connection, period, sealed_at, usage)
     closed_at = database_now(connection)
-    _write(connection, period, month.statements, closed_at)
-    events = announcements(period, [each for _, each in month.statements], closed_at, topics)
-    copy_rows(connection, "outbox", Announcement._fields, map(copy_line, events))
+    _write(connection, month, closed_at, topics)
     connection.execute(
         text(
             "update periods set state = 'closed', closed_at = :at where period = :period and state = 'sealed'"
@@ -141,10 +117,10 @@ def close(connection: Connection, period: Period, topics: EventTopics) -> Closed
     return closed_month(connection, period, _unpriced(month))
 
 
-def compute(
+def month_facts(
     connection: Connection, period: Period, as_of: datetime, usage: Mapping[UsageGroup, UsageSums]
-) -> MonthStatements:
-    """Every statement of a sealed or closed month (C3); reads only what cannot change any more (C6).
+) -> MonthFacts:
+    """What a sealed or closed month consists of (C3); reads only what cannot change any more (C6).
 
     Args:
         connection: any transaction.
@@ -156,48 +132,13 @@ def compute(
     for group, sums in usage.items():
         if group.account_id is not None:
             by_owner[Owner(group.account_id, group.tenant_id)].append((group, sums))
-    named = owners(connection, period, as_of, by_owner.keys())
-    numbers = numbers_held(numbers_in_force(connection, period), load_tariffs(connection, as_of), period)
-    peak = peaks(connection, period)
-    statements = tuple(
-        (
-            owner,
-            statement(
-                names,
-                period,
-                as_of,
-                OwnerMonth(by_owner.get(owner, ()), numbers.by_owner.get(owner, ()), peak.get(owner.code, 0)),
-            ),
-        )
-        for owner, names in named.items()
-    )
-    return MonthStatements(statements, named, numbers)
-
-
-def closed_month(
-    connection: Connection, period: Period, unpriced: tuple[UnpricedNumbers, ...] = ()
-) -> ClosedMonth:
-    """What a closed month came to."""
-    accounts = connection.execute(
-        text(
-            "select a.code, s.currency, count(*), sum(s.usage_cost), sum(s.total_cost) from statements s "
-            "join accounts a on a.id = s.account_id where s.period = :period "
-            "group by a.code, s.currency order by a.code"
-        ),
-        {"period": period.first_day},
-    )
-    unowned = connection.execute(
-        text(
-            "select usage_class, currency, sum(attempts)::bigint, sum(calls)::bigint, sum(answered_seconds), sum(cost) "
-            "from monthly_usage where period = :period and account_id is null group by 1, 2 order by 1, 2"
-        ),
-        {"period": period.first_day},
-    )
-    return ClosedMonth(
+    return MonthFacts(
         period,
-        tuple(AccountMonth(*row) for row in accounts),
-        tuple(UnownedUsage(*row) for row in unowned),
-        unpriced,
+        as_of,
+        owners(connection, period, as_of, by_owner.keys()),
+        by_owner,
+        numbers_held(numbers_in_force(connection, period), load_tariffs(connection, as_of), period),
+        peaks(connection, period),
     )
 
 
@@ -220,50 +161,83 @@ def _refuse_out_of_order(connection: Connection, period: Period) -> None:
 
 
 def _refuse_differences(
-    period: Period, ledger: Mapping[UsageGroup, UsageSums], kept: Mapping[UsageGroup, UsageSums]
+    connection: Connection, period: Period, ledger: Mapping[UsageGroup, UsageSums]
 ) -> None:
-    wrong = differences(ledger, kept)
+    wrong = differences(connection, ledger, monthly_usage(connection, period))
     if wrong:
-        shown = "; ".join(wrong[:20])
-        raise AggregatesDifferError(f"{period}: {len(wrong)} groups differ from the ledger: {shown}")
+        shown = "".join(f"\n  - {each}" for each in wrong[:_differences_shown_max])
+        raise AggregatesDifferError(
+            f"{period}: {len(wrong)} rows of monthly usage differ from the ledger:{shown}"
+        )
 
 
-def _write(
-    connection: Connection,
-    period: Period,
-    statements: Sequence[tuple[Owner, Statement]],
-    closed_at: datetime,
-) -> None:
-    copy_rows(
-        connection,
-        "statements",
-        _STATEMENT_COLUMNS,
-        map(copy_line, _statement_rows(connection, period, statements, closed_at)),
+class _Made(NamedTuple):
+    """A statement and its link of the chain."""
+
+    owner: Owner
+    told: ToldStatement
+    sequence: int
+    chain: str
+
+
+def _write(connection: Connection, month: MonthFacts, closed_at: datetime, topics: EventTopics) -> None:
+    """Write statements and their events part by part, and last what each account is told of its month."""
+    accounts: dict[str, AccountTold] = {}
+    made = _made(connection, month)
+    while part := list(islice(made, _statements_at_once_max)):
+        rows = (_statement_row(month.period, each, closed_at) for each in part)
+        copy_rows(connection, "statements", _STATEMENT_COLUMNS, map(copy_line, rows))
+        _announce(connection, [statement_closed(each.told, closed_at, topics.statements) for each in part])
+        for each in part:
+            _add_up(accounts, each.told.statement)
+    events = (
+        period_closed(month.period, account, told, closed_at, topics.periods)
+        for account, told in accounts.items()
+    )
+    _announce(connection, events)
+
+
+def _announce(connection: Connection, events: Iterable[Announcement]) -> None:
+    copy_rows(connection, "outbox", Announcement._fields, map(copy_line, events))
+
+
+def _add_up(accounts: dict[str, AccountTold], each: Statement) -> None:
+    before = accounts.get(each.account, AccountTold(each.currency, 0, Decimal("0.000000")))
+    accounts[each.account] = AccountTold(
+        each.currency, before.statement_count + 1, before.total_cost + each.totals.total_cost
     )
 
 
-def _statement_rows(
-    connection: Connection,
-    period: Period,
-    statements: Sequence[tuple[Owner, Statement]],
-    closed_at: datetime,
-) -> Iterator[tuple[object, ...]]:
+def _made(connection: Connection, month: MonthFacts) -> Iterator[_Made]:
     last = connection.execute(
         text("select sequence, chain from statements order by sequence desc limit 1")
     ).one_or_none()
     sequence, chain = (last.sequence, last.chain) if last else (0, CHAIN_START)
-    for owner, each in statements:
+    for owner, names in month.names.items():
+        each = statement(names, month.period, month.as_of, month.of(owner))
         body = each.canonical_bytes()
-        sha256 = sha256_hex(body)
-        sequence, chain = sequence + 1, chained(chain, sha256)
-        totals = each.totals
-        yield (
-            *(sequence, each.statement_id, period.first_day, each.kind, owner.account_id, owner.tenant_id),
-            *(each.currency, totals.usage_cost, totals.total_cost, body, sha256, chain, closed_at),
-        )
+        told = ToldStatement(each, body, sha256_hex(body))
+        sequence, chain = sequence + 1, chained(chain, told.sha256)
+        yield _Made(owner, told, sequence, chain)
 
 
-def _unpriced(month: MonthStatements) -> tuple[UnpricedNumbers, ...]:
+def _statement_row(period: Period, made: _Made, closed_at: datetime) -> tuple[object, ...]:
+    each, totals = made.told.statement, made.told.statement.totals
+    return (
+        *(
+            made.sequence,
+            each.statement_id,
+            period.first_day,
+            each.kind,
+            made.owner.account_id,
+            made.owner.tenant_id,
+        ),
+        *(each.currency, totals.usage_cost, totals.total_cost, made.told.body, made.told.sha256, made.chain),
+        closed_at,
+    )
+
+
+def _unpriced(month: MonthFacts) -> tuple[UnpricedNumbers, ...]:
     codes = {owner.account_id: names.account for owner, names in month.names.items()}
     return tuple(
         UnpricedNumbers(codes[account_id], usage_class, count)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, cast
 
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, Row, text
 
 from rollup.classify import CALL_CLASSES
 from rollup.ledger import UsageGroup, UsageSums
-from rollup.peaks import CallSpans, peak_channels
+from rollup.peaks import CallSpans, Chunk, peak_channels_of_many
 from rollup.statement import Owner, OwnerNames
 from schemas.periods import Period
 
@@ -27,6 +28,7 @@ _SUMS = "count(*), count(*) filter (where answered), sum(answered_seconds), sum(
 # COPY's binary format (PostgreSQL documentation, "COPY"): a header, rows of (field count, length, value, ...), a trailer.
 _COPY_HEADER_BYTES: Final = 19
 _COPY_TRAILER_BYTES: Final = 2
+_chunk_calls_max: Final = 500_000
 _COPIED_CALL: Final = np.dtype(
     [
         ("fields", ">i2"),
@@ -69,16 +71,46 @@ def monthly_usage(connection: Connection, period: Period) -> dict[UsageGroup, Us
     return _grouped(rows)
 
 
-def differences(ledger: Mapping[UsageGroup, UsageSums], kept: Mapping[UsageGroup, UsageSums]) -> list[str]:
-    """Groups whose kept sums are not the ledger's, each in words."""
+def differences(
+    connection: Connection, ledger: Mapping[UsageGroup, UsageSums], kept: Mapping[UsageGroup, UsageSums]
+) -> list[str]:
+    """Groups whose kept sums are not the ledger's, each in words that name the row of monthly usage."""
     nothing = UsageSums(0, 0, Decimal(0), 0, Decimal(0))
+    wrong = {
+        group
+        for group in ledger.keys() | kept.keys()
+        if ledger.get(group, nothing) != kept.get(group, nothing)
+    }
+    names = owner_names(
+        connection, {Owner(each.account_id, each.tenant_id) for each in wrong if each.account_id}
+    )
     return [
-        f"account {group.account_id}, tenant {group.tenant_id}, {group.usage_class} of "
+        f"{names.get((group.account_id, group.tenant_id), 'nobody')}, {group.usage_class} of "
         f"{Period.of(group.usage_period)} in {group.currency}: the ledger has {_spelt(ledger.get(group, nothing))}, "
         f"monthly usage has {_spelt(kept.get(group, nothing))}"
-        for group in sorted(ledger.keys() | kept.keys(), key=str)
-        if ledger.get(group, nothing) != kept.get(group, nothing)
+        for group in sorted(wrong, key=str)
     ]
+
+
+def owner_names(
+    connection: Connection, wanted: Collection[Owner]
+) -> dict[tuple[int | None, int | None], str]:
+    """Some owners as a person knows them."""
+    if not wanted:
+        return {}
+    rows = connection.execute(
+        text(
+            "select a.id, t.id as tenant_id, a.code, t.code as tenant from unnest(cast(:accounts as bigint[]), "
+            "cast(:tenants as bigint[])) as o(account_id, tenant_id) join accounts a on a.id = o.account_id "
+            "left join tenants t on t.id = o.tenant_id"
+        ),
+        {"accounts": [each.account_id for each in wanted], "tenants": [each.tenant_id for each in wanted]},
+    )
+    return {
+        (row.id, row.tenant_id): f"account {row.code}, "
+        + (f"tenant {row.tenant}" if row.tenant else "unassigned usage")
+        for row in rows
+    }
 
 
 def owners(
@@ -134,7 +166,8 @@ def peaks(connection: Connection, period: Period) -> dict[int, int]:
 
     From answer to end, from the month's beginning at the earliest, so that a call over its edge counts on both sides.
     A call lasts 24 hours at most (L6), so one that reaches into the month began no earlier than the day before. Rows
-    posted to later months came after the seal and do not count (C6). Needs about 150 bytes of memory a call.
+    posted to later months came after the seal and do not count (C6). Needs 38 bytes of temporary file a call, and
+    memory for one slice of time (`peaks.slice_calls_max`).
     """
     with closing(connection.connection.cursor()) as plain, TemporaryFile() as file:
         cursor = cast("psycopg2.extensions.cursor", plain)  # psycopg2's own: SQLAlchemy has no COPY
@@ -153,14 +186,19 @@ def peaks(connection: Connection, period: Period) -> dict[int, int]:
             },
         )
         cursor.copy_expert(f"copy ({query.decode()}) to stdout with (format binary)", file)
-        return peak_channels(_call_spans(file))
+        return peak_channels_of_many(list(_chunks(file)))
 
 
-def _call_spans(file: IO[bytes]) -> CallSpans:
-    """Rows of three 8-byte integers in COPY's binary format; instants are microseconds since 2000."""
+def _chunks(file: IO[bytes]) -> Iterator[Chunk]:
+    """Rows of three 8-byte integers in COPY's binary format, in chunks; instants are microseconds since 2000."""
     rows = (file.tell() - _COPY_HEADER_BYTES - _COPY_TRAILER_BYTES) // _COPIED_CALL.itemsize
-    file.seek(0)
-    calls = np.fromfile(file, _COPIED_CALL, count=rows, offset=_COPY_HEADER_BYTES)
+    for first in range(0, rows, _chunk_calls_max):
+        yield partial(_read_chunk, file, first, min(_chunk_calls_max, rows - first))
+
+
+def _read_chunk(file: IO[bytes], first: int, rows: int) -> CallSpans:
+    file.seek(_COPY_HEADER_BYTES + first * _COPIED_CALL.itemsize)
+    calls = np.fromfile(file, _COPIED_CALL, count=rows)
     return CallSpans(*(calls[name].astype(np.int64) for name in ("owner", "answered", "ended")))
 
 

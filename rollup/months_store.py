@@ -14,6 +14,7 @@ from schemas.locks import Lock
 from schemas.periods import Period, utc_text
 
 cutoff_margin: Final = timedelta(seconds=60)
+seal_wait_seconds_max: Final = 5
 
 
 class PeriodRow(NamedTuple):
@@ -38,6 +39,7 @@ class BlockerKind(StrEnum):
     UNREAD = "unread"
     HELD = "held"
     QUARANTINED = "quarantined"
+    POSTING = "posting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,14 @@ def seal(connection: Connection, period: Period, waits: Waits, as_of: datetime) 
 
     Returns:
         What it waits for after all; empty where the month is sealed now, by this call or before.
+
+    Raises:
+        OperationalError: (55P03) a batch was being posted all the time; nothing has changed.
     """
+    # Postings queue behind this lock while it waits for the batches that are being written: rather give up and come
+    # back than let them wait behind one that stands still. Who stands still holding it loses it.
+    connection.execute(text(f"set local lock_timeout = '{seal_wait_seconds_max}s'"))
+    connection.execute(text(f"set local idle_in_transaction_session_timeout = '{seal_wait_seconds_max}s'"))
     connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": Lock.PERIODS})
     blockers = what_blocks(connection, period, database_now(connection), waits)
     if not blockers:
@@ -108,7 +117,7 @@ def what_blocks(connection: Connection, period: Period, now: datetime, waits: Wa
         *_cutoff(period, cutoff, now),
         *_neighbours(connection, period),
         *_reading(connection, period),
-        *_held(connection, period),
+        *_held(connection, period, cutoff),
     ]
     if now < cutoff + waits.quarantine:
         found += left_in_quarantine(connection, period, cutoff)
@@ -281,13 +290,15 @@ def _reading(connection: Connection, period: Period) -> Iterable[Blocker]:
         )
 
 
-def _held(connection: Connection, period: Period) -> Iterable[Blocker]:
+def _held(connection: Connection, period: Period, cutoff: datetime) -> Iterable[Blocker]:
+    """Held records that belong into the statement; one received after the cutoff will be late usage (C4)."""
     held = connection.execute(
         text(
             "select reason, count(*) as records, max(hold_until) as until from held_records "
-            "where started_date >= :first_day and started_date <= :last_day group by reason order by reason"
+            "where started_date >= :first_day and started_date <= :last_day and received_at < :cutoff "
+            "group by reason order by reason"
         ),
-        {"first_day": period.first_day, "last_day": period.last_day},
+        {"first_day": period.first_day, "last_day": period.last_day, "cutoff": cutoff},
     )
     for row in held:
         yield Blocker(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
+
+frozen_seconds_max: Final = (
+    10  # a relay that stands still for so long while it marks events loses the transaction
+)
 
 
 class OutboxEvent(NamedTuple):
@@ -41,6 +45,7 @@ def mark_published(connection: Connection, acknowledged: Sequence[Acknowledged])
     """Write down what was acknowledged; what another relay has marked before stays as it is."""
     if not acknowledged:
         return 0
+    connection.execute(text(f"set local idle_in_transaction_session_timeout = '{frozen_seconds_max}s'"))
     marked = connection.execute(
         text(
             "update outbox o set published_at = clock_timestamp(), kafka_partition = a.partition, "

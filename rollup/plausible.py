@@ -37,11 +37,33 @@ def implausible(
         received_at: the Kafka timestamp, by which age is measured.
         oldest: the first month that exists in the ledger.
     """
+    if _is_ordinary(record, terms, received_at, oldest):
+        return None
     detail = _contradiction(record) or _too_long(record) or _foreign_currency(record, terms)
     if detail:
         return Refusal("implausible", detail)
     detail = _too_old(record, received_at, oldest)
     return Refusal("too_old", detail) if detail else None
+
+
+def _is_ordinary(record: CallRecord, terms: AccountTerms, received_at: datetime, oldest: Period) -> bool:
+    """Whether a record is a complete call of which nothing below can be said: nearly all are."""
+    started, answered, ended = record.started_at, record.answered_at, record.ended_at
+    return (
+        answered is not None
+        and ended is not None
+        and started <= answered <= ended
+        and ended - started <= call_duration_max
+        and received_at - started <= record_age_max
+        and (started.year, started.month) >= (oldest.year, oldest.month)
+        and record.answered_seconds is not None
+        and 0 <= record.answered_seconds <= _seconds_max
+        and record.billed_seconds is not None
+        and 0 <= record.billed_seconds <= _seconds_max
+        and record.cost is not None
+        and record.cost >= 0
+        and record.currency == terms.currency
+    )
 
 
 def _contradiction(record: CallRecord) -> str | None:

@@ -1,30 +1,43 @@
 """The statements of the posting transaction (L1-L5): ledger rows, sums, held records, quarantine, counts, position.
 
-Nothing here commits. Rows arrive sorted by identity, so that writers of the same keys never deadlock (FACTS).
+Nothing here commits. Rows arrive sorted by identity, so that writers of the same keys never deadlock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any, Final, NamedTuple
+from struct import Struct
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
-from rollup.ledger import LEDGER_COLUMNS, Identity, UsageGroup, UsageRow, UsageSums, nearby_midnight
-from schemas.bulk import copy_line, copy_rows
+from rollup.ledger import (
+    LEDGER_COLUMNS,
+    Identity,
+    UsageGroup,
+    UsageRow,
+    UsageSums,
+    date_of,
+    identity_of,
+    key_of,
+    nearby_midnight,
+)
+from schemas.binary import binary_bool, binary_date, binary_row_start
+from schemas.bulk import copy_binary, copy_line, copy_rows
 from schemas.locks import Lock
 from schemas.periods import Period
 
 _LEDGER_COLUMNS: Final = ("period", "late", *LEDGER_COLUMNS)
+_ASKED: Final = Struct(">hiii4si16si16s").pack
+Ledger = Literal["usage_records", "held_records"]
 
 
 class HeldRow(NamedTuple):
-    """A record that waits; the fields are columns of `held_records`, in the order they are copied."""
+    """A record that waits; the fields behind `content` are columns of `held_records`, in the order they are copied."""
 
-    started_date: date
-    key: str
-    content: str
+    identity: Identity
+    content: bytes
     reason: str
     hold_until: datetime
     call_id: str | None
@@ -36,10 +49,9 @@ class HeldRow(NamedTuple):
     kafka_offset: int
     value: bytes
 
-    @property
-    def identity(self) -> Identity:
-        """What it will be known by in the ledger."""
-        return Identity(self.started_date, self.key)
+
+_HELD_COLUMNS: Final = ("started_date", "key", *HeldRow._fields[1:])
+Asked = UsageRow | HeldRow
 
 
 class QuarantineRow(NamedTuple):
@@ -121,47 +133,47 @@ class PostingPeriods(Mapping[date, date]):
 
 def copy_usage(connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping[date, date]) -> None:
     """Append rows to the ledger; a duplicate raises a unique violation."""
-    copy_rows(connection, "usage_records", _LEDGER_COLUMNS, _ledger_lines(rows, posted_to))
+    copy_binary(connection, "usage_records", _LEDGER_COLUMNS, ledger_rows(rows, posted_to))
 
 
-class Merged(NamedTuple):
-    """What a merge did: identities that were new, and what stands in the ledger under each that was not.
+def standing(connection: Connection, table: Ledger, asked: Sequence[Asked]) -> dict[Identity, bool]:
+    """Which identities are in a table, and whether with the same content.
 
-    `over_midnight`: identities whose record is known under the adjacent date (L1), so its content differs.
+    Args:
+        connection: in a transaction.
+        table: where to look.
+        asked: rows with an identity and a content; each identity once.
     """
-
-    new: set[Identity]
-    standing: dict[Identity, str]
-    over_midnight: set[Identity]
-
-
-def merge_usage(connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping[date, date]) -> Merged:
-    """Append those rows whose identity is new; needs no luck, costs about twice a copy."""
+    if not asked:
+        return {}
     connection.execute(
         text(
-            "create temporary table if not exists incoming_usage "
-            "(like usage_records including defaults) on commit delete rows"
+            "create temporary table if not exists asked "
+            "(place integer, started_date date, key uuid, content uuid) on commit delete rows"
         )
     )
-    connection.execute(text("delete from incoming_usage"))  # of an earlier merge in this transaction
-    over_midnight = claim_midnights(connection, rows)
-    candidates = [row for row in rows if row.identity not in over_midnight]
-    copy_rows(connection, "incoming_usage", _LEDGER_COLUMNS, _ledger_lines(candidates, posted_to))
-    columns = ", ".join(_LEDGER_COLUMNS)
-    inserted = connection.execute(
+    connection.execute(text("delete from asked"))  # by an earlier question in this transaction
+    lines = (
+        _ASKED(4, 4, place, 4, row.identity[:4], 16, row.identity[4:], 16, row.content)
+        for place, row in enumerate(asked)
+    )
+    copy_binary(connection, "asked", ("place", "started_date", "key", "content"), lines)
+    found = connection.execute(
         text(
-            f"insert into usage_records ({columns}) select {columns} from incoming_usage "  # noqa: S608 (our own column names)
-            "order by started_date, key on conflict (started_date, key) do nothing returning started_date, key"
+            "select array_agg(a.place) filter (where t.content = a.content), "  # noqa: S608 (one of our own tables)
+            "array_agg(a.place) filter (where t.content <> a.content) from asked a "
+            f"join lateral (select content from {table} u "
+            "where u.started_date = a.started_date and u.key = a.key limit 1) t on true"
         )
-    )
-    new = {_identity(row) for row in inserted}
-    return Merged(new, _standing(connection) if len(new) < len(candidates) else {}, over_midnight)
+    ).one()
+    same, other = (places or () for places in found)
+    return {asked[place].identity: True for place in same} | {asked[place].identity: False for place in other}
 
 
 def claim_midnights(connection: Connection, rows: Sequence[UsageRow | HeldRow]) -> set[Identity]:
     """Claim the keys of records near a midnight; returns those already claimed by the other date (L1)."""
     claims = sorted(  # of two in one batch the first received claims
-        (midnight, row.key, row.kafka_offset, row.started_date)
+        (midnight, key_of(row.identity), row.kafka_offset, date_of(row.identity))
         for row in rows
         if (midnight := nearby_midnight(row.started_at)) is not None
     )
@@ -191,19 +203,9 @@ def claim_midnights(connection: Connection, rows: Sequence[UsageRow | HeldRow]) 
     return {_identity(row) for row in elsewhere}
 
 
-def posted_identities(connection: Connection, identities: Sequence[Identity]) -> dict[Identity, str]:
-    """The contents of those identities that are in the ledger."""
-    return _contents(connection, "usage_records", identities)
-
-
 def anything_held(connection: Connection) -> bool:
     """Whether any record waits at all; spares the look-up of held identities where none does."""
     return bool(connection.scalar(text("select exists (select from held_records)")))
-
-
-def held_identities(connection: Connection, identities: Sequence[Identity]) -> dict[Identity, str]:
-    """The contents of those identities that are held now."""
-    return _contents(connection, "held_records", identities)
 
 
 def add_usage(connection: Connection, shard: int, sums: Mapping[UsageGroup, UsageSums]) -> None:
@@ -238,13 +240,16 @@ def hold(connection: Connection, rows: Sequence[HeldRow]) -> set[Identity]:
     """
     if not rows:
         return set()
-    columns = ", ".join(HeldRow._fields)
     connection.execute(
         text(
             "create temporary table if not exists incoming_held (like held_records including defaults) on commit delete rows"
         )
     )
-    copy_rows(connection, "incoming_held", HeldRow._fields, (copy_line(row) for row in rows))
+    lines = [
+        copy_line((date_of(row.identity), key_of(row.identity), row.content.hex(), *row[2:])) for row in rows
+    ]
+    copy_rows(connection, "incoming_held", _HELD_COLUMNS, lines)
+    columns = ", ".join(_HELD_COLUMNS)
     held = connection.execute(
         text(
             f"insert into held_records ({columns}) select {columns} from incoming_held "  # noqa: S608 (our own column names)
@@ -274,33 +279,15 @@ def count(connection: Connection, position_id: int, writer: str, counts: Iterabl
     )
 
 
-def _contents(connection: Connection, table: str, identities: Sequence[Identity]) -> dict[Identity, str]:
-    rows = connection.execute(
-        text(
-            f"select t.started_date, t.key, t.content from {table} t "  # noqa: S608 (our own table names)
-            "join unnest(cast(:dates as date[]), cast(:keys as uuid[])) as a(started_date, key) "
-            "on t.started_date = a.started_date and t.key = a.key"
-        ),
-        {"dates": [each.started_date for each in identities], "keys": [each.key for each in identities]},
-    )
-    return {_identity(row): row.content.hex for row in rows}
-
-
-def _standing(connection: Connection) -> dict[Identity, str]:
-    """What the ledger holds under the identities that came in, each with its content."""
-    rows = connection.execute(
-        text(
-            "select u.started_date, u.key, u.content from incoming_usage i "
-            "join usage_records u on u.started_date = i.started_date and u.key = i.key"
-        )
-    )
-    return {_identity(row): row.content.hex for row in rows}
-
-
 def _identity(row: Row[Any]) -> Identity:
-    return Identity(row.started_date, row.key.hex)
+    return identity_of(row.started_date, row.key.bytes)
 
 
-def _ledger_lines(rows: Iterable[UsageRow], posted_to: Mapping[date, date]) -> Iterable[bytes]:
-    prefixes = {month: copy_line((period, period != month)) + b"," for month, period in posted_to.items()}
-    return [prefixes[row.started_date.replace(day=1)] + row.line for row in rows]
+def ledger_rows(rows: Iterable[UsageRow], posted_to: Mapping[date, date]) -> Iterable[bytes]:
+    """Rows in the form that `copy_binary` takes, each with the period it is posted to."""
+    fields = binary_row_start(len(_LEDGER_COLUMNS))
+    starts = {
+        month: fields + binary_date(period) + binary_bool(period != month)
+        for month, period in posted_to.items()
+    }
+    return [starts[row.month] + row.line for row in rows]

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import ROUND_CEILING, Decimal
-from typing import Final, NamedTuple, assert_never
+from typing import Final, assert_never
+
+import msgspec
 
 from rollup.classify import OUTBOUND_EMERGENCY, is_call, usage_class
 from rollup.tariffs import Tariff, Tariffs
@@ -22,7 +24,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _FREE: Final = Decimal("0.000000")
 
 
-class Rated(NamedTuple):
+class Rated(msgspec.Struct, frozen=True, gc=False):
     """A record as it enters the ledger. `answered_seconds` before, `billed_seconds` after increments.
 
     `tariff_id`: the tariff that gave seconds or cost, None where the switch sent both. `region_unknown`: see L9.
@@ -51,20 +53,21 @@ def rate(record: CallRecord, terms: AccountTerms, tariffs: Tariffs) -> Rated | U
     slug, region_unknown = usage_class(
         record.service, record.direction, record.to_number, record.from_number, seconds, terms
     )
-    tariff = _tariff(record, slug, terms, tariffs)
+    complete = record.billed_seconds is not None and record.cost is not None
+    tariff = None if complete else _tariff(record, slug, terms, tariffs)
     billed = record.billed_seconds if record.billed_seconds is not None else billed_seconds(seconds, tariff)
     cost = _cost(record, slug, billed, terms, tariff)
     if cost is None:
         return Unrated(_missing(record, slug, tariff))
     return Rated(
-        usage_class=slug,
-        answered=record.answered_at is not None or seconds > 0,
-        answered_seconds=seconds,
-        billed_seconds=billed,
-        cost=cost,
-        currency=terms.currency or record.currency or NO_CURRENCY,
-        tariff_id=tariff.id if tariff and None in (record.cost, record.billed_seconds) else None,
-        region_unknown=region_unknown,
+        slug,
+        record.answered_at is not None or seconds > 0,
+        seconds,
+        billed,
+        cost,
+        terms.currency or record.currency or NO_CURRENCY,
+        tariff.id if tariff else None,
+        region_unknown,
     )
 
 

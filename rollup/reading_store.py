@@ -96,29 +96,6 @@ class OutcomeCount(NamedTuple):
     records: int
 
 
-class Conservation(NamedTuple):
-    """What became of everything that was received: the outcomes add up to it (DESIGN 8).
-
-    `ledger`, `waiting` and `kept` are counted in the tables themselves and must equal posted, held and quarantined.
-    """
-
-    received: int
-    posted: int
-    duplicate: int
-    held: int
-    quarantined: int
-    ignored: int
-    context: int
-    ledger: int
-    waiting: int
-    kept: int
-
-    @property
-    def holds(self) -> bool:
-        """Whether every record is accounted for, and the counts are those of the tables."""
-        return (self.posted, self.held, self.quarantined) == (self.ledger, self.waiting, self.kept)
-
-
 _STATEMENT = (
     "select cast(s.id as text), to_char(s.period, 'YYYY-MM'), s.kind, a.code, t.code, s.currency, s.usage_cost, "
     "s.total_cost, s.sha256, s.generated_at"
@@ -234,27 +211,6 @@ def outcome_counts(connection: Connection) -> tuple[OutcomeCount, ...]:
         OutcomeCount,
         "select topic, outcome, reason, records from conservation where records <> 0 order by topic, outcome, reason",
     )
-
-
-def conservation(connection: Connection) -> Conservation:
-    """The conservation line (DESIGN 8), in one statement and so at one moment."""
-    (line,) = _rows(
-        connection,
-        Conservation,
-        "select received, posted, duplicate, held, quarantined, ignored, context, "
-        "(select coalesce(sum(attempts), 0)::bigint from monthly_usage), "
-        "(select count(*) from held_records), "
-        "(select count(*) from quarantine where state <> 'replayed') "
-        "from (select coalesce(sum(records), 0)::bigint as received, "
-        "coalesce(sum(records) filter (where outcome = 'posted'), 0)::bigint as posted, "
-        "coalesce(sum(records) filter (where outcome = 'duplicate'), 0)::bigint as duplicate, "
-        "coalesce(sum(records) filter (where outcome = 'held'), 0)::bigint as held, "
-        "coalesce(sum(records) filter (where outcome = 'quarantined'), 0)::bigint as quarantined, "
-        "coalesce(sum(records) filter (where outcome = 'ignored'), 0)::bigint as ignored, "
-        "coalesce(sum(records) filter (where outcome = 'context'), 0)::bigint as context "
-        "from outcome_counts) as counted",
-    )
-    return line
 
 
 def _document(connection: Connection, where: str, **parameters: object) -> StatementDocument | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -67,6 +67,10 @@ class HeldNumbers:
     without_tariff: Mapping[tuple[int, str], int]
 
 
+class UnknownRendererError(ValueError):
+    """A statement that only a later version of the program can write again."""
+
+
 def statement(names: OwnerNames, period: Period, as_of: datetime, month: OwnerMonth) -> Statement:
     """One owner's statement of one month: the same facts give the same bytes.
 
@@ -95,6 +99,19 @@ def statement(names: OwnerNames, period: Period, as_of: datetime, month: OwnerMo
         totals=_totals(lines, numbers),
         as_of=as_of,
     )
+
+
+def render(renderer: int, names: OwnerNames, period: Period, as_of: datetime, month: OwnerMonth) -> bytes:
+    """A statement's bytes as a given version of the program wrote them (C6).
+
+    Raises:
+        UnknownRendererError: a later version wrote it.
+    """
+    if renderer not in RENDERERS:
+        raise UnknownRendererError(
+            f"a statement was written by renderer {renderer}, which this version does not know"
+        )
+    return RENDERERS[renderer](names, period, as_of, month)
 
 
 def statement_id(account: str, tenant: str | None, period: Period) -> UUID:
@@ -166,3 +183,12 @@ def _totals(lines: Sequence[StatementLine], numbers: Sequence[NumbersHeld]) -> S
         number_cost=number_cost,
         total_cost=usage_cost + number_cost,
     )
+
+
+def _first(names: OwnerNames, period: Period, as_of: datetime, month: OwnerMonth) -> bytes:
+    return statement(names, period, as_of, month).canonical_bytes()
+
+
+# By `Statement.renderer`. What a month was closed with is kept here for ever, so that it can be written again: whoever
+# changes what a statement says adds a renderer and leaves those before it as they are.
+RENDERERS: Final[dict[int, Callable[[OwnerNames, Period, datetime, OwnerMonth], bytes]]] = {1: _first}

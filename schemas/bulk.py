@@ -1,7 +1,10 @@
-r"""How rows are copied into Postgres: COPY reads CSV whose quoting is JSON's, because orjson writes that fastest.
+r"""How rows are copied into Postgres, in one of two ways.
 
-A row is a JSON array without its brackets: text in double quotes with backslash escapes, `null` for null. Control
-characters reach the database as their JSON escapes (`\t`, `\u0000`), so no text can break a line or a row.
+COPY in CSV whose quoting is JSON's, because orjson writes that fastest: for rows of any table. A row is a JSON array
+without its brackets: text in double quotes with backslash escapes, `null` for null. Control characters reach the
+database as their JSON escapes (`\t`, `\u0000`), so no text can break a line or a row.
+
+COPY in Postgres's binary format: for rows that are made as schemas/binary.py does.
 """
 
 from __future__ import annotations
@@ -10,13 +13,16 @@ import io
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from decimal import Decimal
-from typing import cast
+from typing import Final, cast
 
 import orjson
 import psycopg2
 import psycopg2.extensions
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
+
+_BINARY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_BINARY_TRAILER: Final = b"\xff\xff"
 
 
 def copy_rows(connection: Connection, table: str, columns: Sequence[str], lines: Iterable[bytes]) -> None:
@@ -26,9 +32,21 @@ def copy_rows(connection: Connection, table: str, columns: Sequence[str], lines:
         DBAPIError: as SQLAlchemy's own statements do; `orig` is psycopg2's error.
     """
     body = b"\n".join(lines)
-    if not body:
-        return
-    statement = f"copy {table} ({', '.join(columns)}) from stdin with (format csv, null 'null', escape '\\')"
+    if body:
+        _copy(connection, table, columns, "csv, null 'null', escape '\\'", body)
+
+
+def copy_binary(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
+    """Append rows in binary form to a table, each begun by `binary_row_start`; within the connection's transaction.
+
+    Raises:
+        DBAPIError: as SQLAlchemy's own statements do; `orig` is psycopg2's error.
+    """
+    _copy(connection, table, columns, "binary", b"".join((_BINARY_HEADER, *rows, _BINARY_TRAILER)))
+
+
+def _copy(connection: Connection, table: str, columns: Sequence[str], form: str, body: bytes) -> None:
+    statement = f"copy {table} ({', '.join(columns)}) from stdin with (format {form})"
     with closing(connection.connection.cursor()) as cursor:  # psycopg2's own: SQLAlchemy has no COPY
         try:
             # in one piece: each further read would wait for the interpreter's lock while others compute

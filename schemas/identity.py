@@ -19,13 +19,20 @@ def fact_id(*parts: object) -> UUID:
 
 
 def record_key(switch: str, record_id: str) -> str:
-    """The ledger key of a record: a 16-byte hash of its switch and id (L1), as 32 hexadecimal digits.
+    """The ledger key of a record as 32 hexadecimal digits, which Postgres reads as the same uuid."""
+    return record_digest(switch, record_id).hex()
 
-    Text, because it is made, compared and sorted for every record, and Postgres reads it as the same uuid.
-    """
-    return text_key(f"{switch}{_SEPARATOR}{record_id}".encode())
+
+def record_digest(switch: str, record_id: str) -> bytes:
+    """The ledger key of a record: a 16-byte hash of its switch and id (L1)."""
+    return digest(f"{switch}{_SEPARATOR}{record_id}".encode())
+
+
+def digest(facts: bytes) -> bytes:
+    """A 16-byte hash of facts already written down."""
+    return blake2b(facts, digest_size=16).digest()
 
 
 def text_key(facts: bytes) -> str:
-    """A 16-byte hash of facts already written down, as 32 hexadecimal digits."""
-    return blake2b(facts, digest_size=16).hexdigest()
+    """`digest` as 32 hexadecimal digits."""
+    return digest(facts).hex()

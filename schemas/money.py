@@ -7,6 +7,7 @@ minor unit. Each is rounded half-up, once, here.
 from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Final
 
 COST_PLACES: Final = Decimal("0.000001")
@@ -18,6 +19,7 @@ _ZERO_DECIMAL: Final = frozenset(
 _THREE_DECIMAL: Final = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 
 
+@lru_cache(maxsize=65_536)
 def ledger_cost(amount: Decimal) -> Decimal:
     """A cost as the ledger holds it: six decimals, half-up (L8)."""
     return amount.quantize(COST_PLACES, rounding=ROUND_HALF_UP)

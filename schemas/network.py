@@ -8,7 +8,10 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-Address = IPv4Address | IPv6Address
+Address = (
+    str  # an address in the one text form that `address` gives it: shared, quick to compare and to look up
+)
+IpAddress = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _MAPPED_PREFIX_LENGTH = 96
@@ -16,7 +19,7 @@ _MAPPED_PREFIX_LENGTH = 96
 
 @lru_cache(maxsize=65_536)
 def address(text: str) -> Address:
-    """Read one IP address, v4 or v6, brackets allowed around v6.
+    """Read one IP address, v4 or v6, brackets allowed around v6; equal addresses come back as equal text.
 
     Raises:
         ValueError: the text is no IP address, or carries a zone (`%eth0`), which names an interface, not a host.
@@ -24,13 +27,18 @@ def address(text: str) -> Address:
     if "%" in text:
         raise ValueError(f"{text!r} carries a zone")
     parsed = ip_address(text.strip().removeprefix("[").removesuffix("]"))
-    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
+    return str((parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed)
 
 
 @lru_cache(maxsize=65_536)
+def parsed(of: Address) -> IpAddress:
+    """An address as a number with its version."""
+    return ip_address(of)
+
+
 def address_text(of: Address) -> str:
     """An address as text, in its shortest form."""
-    return str(of)
+    return of
 
 
 def network(text: str) -> Network:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
 import phonenumbers
 
@@ -33,7 +34,7 @@ def dialled(text: str, home_country: str) -> str:
     compact = _SEPARATORS.sub("", text)
     if _E164.fullmatch(compact) or _SHORT_CODE.fullmatch(compact):
         return compact
-    return _parsed(compact, home_country) or text.strip()
+    return _parsed(compact, home_country) or _parsed_abroad(compact, home_country) or text.strip()
 
 
 def e164(text: str, home_country: str) -> str:
@@ -48,8 +49,21 @@ def e164(text: str, home_country: str) -> str:
     return number
 
 
+def _parsed_abroad(compact: str, home_country: str) -> str | None:
+    """E.164 of `00` and a number, as it is dialled from most countries, where at home it means nothing else (`011`)."""
+    if not compact.startswith("00") or _international_prefix(home_country).startswith("00"):
+        return None
+    return _parsed("+" + compact[2:], home_country)
+
+
+@lru_cache(maxsize=512)
+def _international_prefix(country: str) -> str:
+    metadata = phonenumbers.PhoneMetadata.metadata_for_region(country)
+    return (metadata and metadata.international_prefix) or "00"
+
+
 def _parsed(compact: str, home_country: str) -> str | None:
-    """E.164 by the numbering plan, where the plan says the length is possible; `911` as +1911 is not (FACTS)."""
+    """E.164 by the numbering plan, where the plan says the length is possible; `911` as +1911 is not."""
     try:
         parsed = phonenumbers.parse(compact, home_country)
     except phonenumbers.NumberParseException:
@@ -57,3 +71,37 @@ def _parsed(compact: str, home_country: str) -> str | None:
     if not phonenumbers.is_possible_number(parsed) or parsed.extension:
         return None
     return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+
+
+_NOTHING: Final = frozenset({"", "<null>", "(null)", "null", "none"})
+_URI: Final = re.compile(r"(sips?|tel):", re.IGNORECASE)
+
+
+@lru_cache(maxsize=65_536)
+def number_in(text: str) -> str | None:
+    """The number or user in what a switch wrote for one; None where it wrote that there is none.
+
+    `tel:+1-212-555-0100`, `<sip:+12125550100@example.com;user=phone>`, `+12125550100;npdi;rn=+12125550199` all are
+    `+12125550100` or spelt so: the number that was called or calls, never where it was routed (RFC 3966, RFC 4694).
+    Other separators stay: `dialled` drops them with the home country at hand.
+    """
+    text = text.strip()
+    if text.lower() in _NOTHING:
+        return None
+    closed = text.rfind(">")
+    opened = text.rfind("<", 0, closed + 1)
+    if 0 <= opened < closed:
+        text = text[opened + 1 : closed].strip()
+    scheme = _URI.match(text)
+    if scheme is not None:
+        text = text[scheme.end() :]
+        if scheme[1].lower() != "tel":
+            user, at, _ = text.rpartition("@")
+            if not at:
+                return None  # a host alone
+            text = user.partition(":")[0]
+    text = text.partition(";")[0]
+    if "%" in text:
+        text = unquote(text)
+    text = text.strip()
+    return None if text.lower() in _NOTHING else text

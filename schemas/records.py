@@ -7,11 +7,12 @@ Money is a string on the wire: a JSON number for money has already lost its cent
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
+import msgspec
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -26,42 +27,47 @@ from schemas import network
 id_length_max: Final = 256
 call_id_length_max: Final = 512
 header_length_max: Final = 1024
+service_length_max: Final = 64
+number_length_max: Final = 64
 
+_PRINTED: Final = r"^[^\x00-\x1f\x7f]+$"  # what can be stored and hashed: text without control characters
 _AMOUNT: Final = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
 _SECONDS: Final = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,6})?")
 
 
-def _utc(value: object) -> datetime:
+def utc_time(value: object) -> datetime:
     """ISO 8601 with `Z` or an offset, or an aware datetime; a bare number could be seconds or milliseconds."""
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ValueError("a time must be ISO 8601 with Z or an offset, such as 2026-10-31T23:59:58.120Z")
-    return value if value.tzinfo is UTC else value.astimezone(UTC)
+    if value.tzinfo is UTC:
+        return value
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this time is out of range in UTC") from None
 
 
-def _amount(value: object) -> Decimal:
+def amount(value: object) -> Decimal:
+    """Money as text; any other JSON value has lost its cents, or may have."""
     if not isinstance(value, str):
         raise ValueError('money must be a string such as "0.0255", not a number')  # noqa: TRY004 (pydantic's protocol)
-    return _decimal(value, _AMOUNT, 'money must be plain digits with at most 12 decimals, such as "0.0255"')
+    if _AMOUNT.fullmatch(value) is None:
+        raise ValueError('money must be plain digits with at most 12 decimals, such as "0.0255"')
+    return Decimal(value)
 
 
-def _seconds(value: object) -> Decimal:
+def seconds(value: object) -> Decimal:
     """JSON numbers and strings alike; a float is taken by its shortest text, so 1.1 is 1.1."""
-    return _decimal(
-        str(value), _SECONDS, "seconds must be plain digits with at most 6 decimals, such as 180.000"
-    )
-
-
-@lru_cache(maxsize=65_536)
-def _decimal(text: str, shape: re.Pattern[str], otherwise: str) -> Decimal:
-    """Read digits; few amounts and durations differ, so most are remembered."""
-    if shape.fullmatch(text) is None:
-        raise ValueError(otherwise)
+    text = str(value)
+    if _SECONDS.fullmatch(text) is None:
+        raise ValueError("seconds must be plain digits with at most 6 decimals, such as 180.000")
     return Decimal(text)
 
 
-def _address(value: object) -> network.Address:
+def ip_address(value: object) -> network.Address:
+    """An address, normalised (A11)."""
     if not isinstance(value, str):
         raise ValueError("an address must be a string")  # noqa: TRY004 (pydantic's protocol)
     try:
@@ -70,33 +76,24 @@ def _address(value: object) -> network.Address:
         raise ValueError("this is no IPv4 or IPv6 address") from None  # the value may tell who it is
 
 
-UtcTime = Annotated[datetime, PlainValidator(_utc, json_schema_input_type=AwareDatetime)]
-Amount = Annotated[Decimal, PlainValidator(_amount, json_schema_input_type=str)]
-# Text that can be stored and hashed: at least one character, no control characters.
-Word = Annotated[
-    str, StringConstraints(min_length=1, max_length=id_length_max, pattern=r"^[^\x00-\x1f\x7f]+$")
-]
-CallId = Annotated[
-    str, StringConstraints(min_length=1, max_length=call_id_length_max, pattern=r"^[^\x00-\x1f\x7f]+$")
-]
-Dialled = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Seconds = Annotated[Decimal, PlainValidator(_seconds, json_schema_input_type=str | int | float)]
-IpAddress = Annotated[Any, PlainValidator(_address, json_schema_input_type=str)]
+UtcTime = Annotated[datetime, PlainValidator(utc_time, json_schema_input_type=AwareDatetime)]
+Amount = Annotated[Decimal, PlainValidator(amount, json_schema_input_type=str)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=id_length_max, pattern=_PRINTED)]
+CallId = Annotated[str, StringConstraints(min_length=1, max_length=call_id_length_max, pattern=_PRINTED)]
+Dialled = Annotated[str, StringConstraints(min_length=1, max_length=number_length_max, pattern=_PRINTED)]
+Seconds = Annotated[Decimal, PlainValidator(seconds, json_schema_input_type=str | int | float)]
+IpAddress = Annotated[str, PlainValidator(ip_address, json_schema_input_type=str)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
-class CallRecord(BaseModel):
-    """One leg of one call, or one event of another service, as the switch reported it.
-
-    `started_at` decides the assignment and the month (A1). `answered_seconds` runs from answer to end, never from
-    ringing; `billed_seconds` is after increments; `cost` is what the carrier charges the account, in `currency`.
-    """
+class CallRecordOnWire(BaseModel):
+    """A message of `calls.raw`: the one schema of a call record, which says what is read and what is refused."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     id: Word
     switch: Word
-    service: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    service: Annotated[str, StringConstraints(min_length=1, max_length=service_length_max, pattern=_PRINTED)]
     direction: Literal["inbound", "outbound"]
     started_at: UtcTime
     call_id: CallId | None = None
@@ -112,18 +109,55 @@ class CallRecord(BaseModel):
     currency: Currency | None = None
 
 
-class SipEvent(BaseModel):
+class CallRecord(msgspec.Struct, frozen=True, gc=False):
+    """One leg of one call, or one event of another service, as the switch reported it; made by `call_record`.
+
+    `started_at` decides the assignment and the month (A1). `answered_seconds` runs from answer to end, never from
+    ringing; `billed_seconds` is after increments; `cost` is what the carrier charges the account, in `currency`.
+    """
+
+    id: str
+    switch: str
+    service: str
+    direction: Literal["inbound", "outbound"]
+    started_at: datetime
+    call_id: str | None = None
+    from_number: str | None = None
+    to_number: str | None = None
+    source_ip: network.Address | None = None
+    x_tenant: str | None = None
+    answered_at: datetime | None = None
+    ended_at: datetime | None = None
+    answered_seconds: Decimal | None = None
+    billed_seconds: int | None = None
+    cost: Decimal | None = None
+    currency: str | None = None
+
+
+def call_record(fields: Mapping[str, object]) -> CallRecord:
+    """A call record from fields by the names of `CallRecordOnWire`, with values as JSON has them; others are ignored.
+
+    Raises:
+        ValidationError: a field is missing or not what the schema says.
+    """
+    return as_call_record(CallRecordOnWire.model_validate(fields))
+
+
+def as_call_record(read: CallRecordOnWire) -> CallRecord:
+    """A message as billing carries it."""
+    return CallRecord(*[getattr(read, name) for name in CallRecord.__struct_fields__])
+
+
+class SipEvent(msgspec.Struct, frozen=True, gc=False):
     """An initial INVITE as seen on the wire: whose packet it was and which tenant it named (A10).
 
     `source_ip` is the packet's source, never Via or Contact. `x_tenant` is None where no such header was sent.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    switch: Word
-    observed_at: UtcTime
-    source_ip: IpAddress
-    call_id: CallId
+    switch: str
+    observed_at: datetime
+    source_ip: network.Address
+    call_id: str
     cseq: int
     x_tenant: str | None
 

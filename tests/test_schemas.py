@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from ipaddress import IPv4Network, ip_address
 from typing import Any
 
 import pytest
@@ -132,12 +132,14 @@ def test_what_is_wrong_is_said_without_the_value() -> None:
 def test_a_mapped_address_is_the_address_it_maps() -> None:
     decoded = decode_call(json.dumps(outbound("a", "::ffff:192.0.2.1", OCTOBER)).encode())
     assert isinstance(decoded, CallRecord)
-    assert decoded.source_ip == IPv4Address("192.0.2.1")
+    assert decoded.source_ip == "192.0.2.1"
 
 
 @given(st.ip_addresses())
 def test_an_address_is_read_back_as_itself(one: Any) -> None:
-    assert address(f"[{one}]" if one.version == 6 else str(one)) == (getattr(one, "ipv4_mapped", None) or one)
+    assert address(f"[{one}]" if one.version == 6 else str(one)) == str(
+        getattr(one, "ipv4_mapped", None) or one
+    )
 
 
 @pytest.mark.parametrize("text", ["192.0.2.1/24", "192.0.2.300", "fe80::1%eth0", "", "192.0.2"])
@@ -205,7 +207,7 @@ def test_the_to_tag_is_the_headers_and_not_the_addresss(to: str, tag: str | None
 @pytest.mark.parametrize(
     ("found", "instead", "outcome"),
     [
-        ("INVITE sip:", "REGISTER sip:", Ignored("sip_not_invite")),
+        ("INVITE", "REGISTER", Ignored("sip_not_invite")),
         (INVITE.split("\r\n", maxsplit=1)[0], "SIP/2.0 200 OK", Ignored("sip_response")),
         ("@example.com>\r\nCall", "@example.com>;tag=9\r\nCall", Ignored("sip_not_initial")),
         ("Call-ID: one@example.com\r\n", "", Rejected("unreadable", "raw: no Call-ID")),

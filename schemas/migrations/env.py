@@ -9,6 +9,7 @@ connection: Connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=metadata,
+    transaction_per_migration=True,  # locks are held no longer than one revision needs them
     compare_type=True,
     compare_server_default=True,
     include_name=lambda name, kind, _parents: (

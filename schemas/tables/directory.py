@@ -70,6 +70,9 @@ tenants = Table(
     CheckConstraint("code ~ '^[A-Za-z0-9._-]{1,128}$'", name="code"),
     CheckConstraint("ended_at > made_at", name="interval"),
     Index("tenants_account_id_lower_code_key", "account_id", text("lower(code)"), unique=True),
+    # serves: what changed since the last refresh
+    Index("tenants_made_at_idx", "made_at"),
+    Index("tenants_ended_at_idx", "ended_at", postgresql_where=text("ended_at is not null")),
 )
 
 # What is known of a tenant, version by version; the newest with made_at <= t was true at t.

@@ -62,6 +62,7 @@ stripe_customers = Table(
     Column("customer", Text, nullable=False),
     Column("linked", Text, nullable=False),  # 'ours': made by us; 'theirs': existed and was linked
     Column("made_at", INSTANT, nullable=False),
+    Column("details_made_at", INSTANT),  # of ours: which version of the tenant's details Stripe was told
     CheckConstraint("linked in ('ours', 'theirs')", name="linked"),
 )
 
@@ -69,6 +70,8 @@ stripe_customers = Table(
 # `state`: see invoicing/README.md. `due_at`: when the row is looked at next. `send_at`: when Stripe sends it.
 # `generation` counts up when an invoice that was deleted in Stripe is made anew by command (I9).
 # `terms` and `lines` are fixed when drafting begins; `notice` says what went otherwise than the profile asked (I4).
+# `profile_id`: the version that decides, or decided. A one-time invoice's natural key is `one_time_key`, given by its
+# caller or derived from what it asks for; `one_time_content` is the digest of that.
 invoices = Table(
     "invoices",
     metadata,
@@ -94,8 +97,18 @@ invoices = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("received_at", INSTANT, nullable=False),
     Column("changed_at", INSTANT, nullable=False),
+    Column("one_time_key", Text),
+    Column("one_time_content", Text),
     CheckConstraint("kind in ('monthly', 'one_time')", name="kind"),
     CheckConstraint("(kind = 'monthly') = (statement_id is not null)", name="kind_statement"),
+    # one one-time invoice of a key, whatever is repeated (I10)
+    Index(
+        "invoices_one_time_key",
+        "tenant_id",
+        "one_time_key",
+        unique=True,
+        postgresql_where=text("one_time_key is not null"),
+    ),
     # serves: the scheduler's next rows of an account
     Index(
         "invoices_due_idx",
@@ -139,6 +152,7 @@ phantom_fees = Table(
     Column("evidence", Text, nullable=False),  # 'sent': seen in Stripe; 'assumed': could no longer be read
     Column("made_at", INSTANT, nullable=False),
     CheckConstraint("evidence in ('sent', 'assumed')", name="evidence"),
+    CheckConstraint("amount > 0", name="amount"),  # no row can take another back
     # serves: an account's fees by month
     Index("phantom_fees_account_id_period_idx", "account_id", "period"),
 )

@@ -24,7 +24,9 @@ from sqlalchemy.dialects.postgresql import INET
 from schemas.tables.metadata import INSTANT, metadata
 
 # The truth about what was consumed (L3). A missing row means: from the earliest record.
-# `read_through_at`: every record that Kafka stamped up to then has been read (A10).
+# `read_through_at`: every record that Kafka stamped up to then has been read (A10). `topic_id`: Kafka's own, from the
+# first assignment; a topic made anew has another. The position of a log that is gone keeps its row, for what was read
+# from there names it: its partition is then minus its id, which no other has, and `former_partition` what it was.
 stream_positions = Table(
     "stream_positions",
     metadata,
@@ -34,6 +36,8 @@ stream_positions = Table(
     Column("next_offset", BigInteger, nullable=False),
     Column("read_through_at", INSTANT),
     Column("gap_records", BigInteger, nullable=False, server_default="0"),
+    Column("topic_id", Text),
+    Column("former_partition", Integer),
     UniqueConstraint("topic", "partition"),
     CheckConstraint("next_offset >= 0", name="next_offset"),
     postgresql_with={"fillfactor": "50"},

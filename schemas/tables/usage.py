@@ -61,6 +61,8 @@ usage_records = Table(
     Index("usage_records_identity_key", "started_date", "key", unique=True),
     # serves: late usage of a period at its close (C3)
     Index("usage_records_late_idx", "period", postgresql_where=text("late")),
+    # serves: how many headers were ignored (A4), for Prometheus
+    Index("usage_records_header_ignored_idx", "period", postgresql_where=text("header_ignored is not null")),
     postgresql_partition_by="RANGE (started_date)",
 )
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from rollup.terms import AccountTerms, domestic_by_default
 from schemas.identity import fact_id, record_key
 from schemas.periods import Period
-from schemas.records import CallRecord
+from schemas.records import CallRecord, call_record
 
 OCTOBER = Period(2026, 10)
 NOVEMBER = OCTOBER.next()
@@ -29,7 +29,7 @@ def at(text_: str) -> datetime:
 
 def call(**fields: Any) -> CallRecord:
     """An answered outbound call of a minute; what matters is overridden."""
-    return CallRecord.model_validate(
+    return call_record(
         {
             "id": "call-1",
             "switch": "sbc-1",

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
@@ -17,7 +17,8 @@ from deploy.stack.postgres import EmbeddedPostgres
 from pipeline.database import connect
 from rollup.announcement import EventTopics
 from rollup.audit_store import rebuild, reconcile
-from rollup.close_store import AggregatesDifferError, ClosedMonth, NotSealedError, close
+from rollup.close_store import AggregatesDifferError, NotSealedError, close
+from rollup.closed_month_store import ClosedMonth
 from rollup.reading_store import statement_document, statements
 from rollup.tariff_store import NewTariff, add_tariff
 from schemas.periods import Period
@@ -246,23 +247,12 @@ def test_every_statement_is_told_before_its_account_is(world: World) -> None:
     assert (month["statement_count"], month["total_cost"]) == (2, "0.100000")
 
 
-def test_tampering_with_a_statement_is_seen(world: World) -> None:
-    acme = world.account()
-    world.tenant(acme, "shop")
-    seal_and_close(world, OCTOBER)
-    world.run("alter table statements disable trigger refuse_rewrite")
-    world.run("update statements set usage_cost = 1, body = '{}' where sequence = 1")
-    kinds = {found.kind.value for found in reconcile(world.connection)}
-    assert kinds == {"hash", "statement_total"}
-    world.run("update statements set sequence = 3 where sequence = 1")
-    assert "chain" in {found.kind.value for found in reconcile(world.connection)}
-
-
 CALLS = st.lists(
     st.tuples(st.integers(-7200, 7200), st.integers(0, 3600), st.sampled_from([None, 0, 1])), max_size=25
 )
 
 
+@settings(deadline=None, max_examples=25)
 @given(calls=CALLS)
 def test_peaks_are_what_counting_every_instant_gives(
     postgres_world: World, calls: list[tuple[int, int, int | None]]

@@ -13,6 +13,7 @@ from tests.rollup.builders import US, at, call
 
 STARTED = at("2026-10-10T12:00:00")
 OLDEST = Period(2025, 1)
+COMPLETE = {"answered_seconds": "60", "billed_seconds": 60, "cost": "0.01", "currency": "USD"}
 
 
 def judged(**fields: Any) -> Refusal | None:
@@ -23,8 +24,10 @@ def test_an_ordinary_call_is_believed() -> None:
     assert judged() is None
     assert judged(ended_at=None, answered_at=None) is None
     assert judged(currency="USD", cost="0", billed_seconds=0) is None
+    assert judged(**COMPLETE) is None
 
 
+@pytest.mark.parametrize("rest", [{}, COMPLETE], ids=["bare", "complete"])
 @pytest.mark.parametrize(
     ("fields", "detail"),
     [
@@ -39,23 +42,27 @@ def test_an_ordinary_call_is_believed() -> None:
         ({"currency": "EUR"}, "currency EUR is not the account's USD"),
     ],
 )
-def test_a_contradiction_is_implausible_and_says_what_it_is(fields: dict[str, Any], detail: str) -> None:
-    assert judged(**fields) == Refusal("implausible", detail)
+def test_a_contradiction_is_implausible_and_says_what_it_is(
+    fields: dict[str, Any], detail: str, rest: dict[str, Any]
+) -> None:
+    assert judged(**rest | fields) == Refusal("implausible", detail)
 
 
 def test_a_call_of_exactly_a_day_is_believed() -> None:
     assert judged(ended_at=STARTED + timedelta(hours=24)) is None
 
 
-def test_a_record_older_than_400_days_when_received_is_too_old() -> None:
-    assert implausible(call(), US, STARTED + timedelta(days=400), OLDEST) is None
-    late = implausible(call(), US, STARTED + timedelta(days=400, microseconds=1), OLDEST)
+@pytest.mark.parametrize("rest", [{}, COMPLETE], ids=["bare", "complete"])
+def test_a_record_older_than_400_days_when_received_is_too_old(rest: dict[str, Any]) -> None:
+    assert implausible(call(**rest), US, STARTED + timedelta(days=400), OLDEST) is None
+    late = implausible(call(**rest), US, STARTED + timedelta(days=400, microseconds=1), OLDEST)
     assert late is not None
     assert late.reason == "too_old"
 
 
-def test_a_record_before_the_ledgers_first_month_is_too_old() -> None:
-    early = implausible(call(), US, STARTED, Period(2026, 11))
+@pytest.mark.parametrize("rest", [{}, COMPLETE], ids=["bare", "complete"])
+def test_a_record_before_the_ledgers_first_month_is_too_old(rest: dict[str, Any]) -> None:
+    early = implausible(call(**rest), US, STARTED, Period(2026, 11))
     assert early is not None
     assert early.reason == "too_old"
-    assert implausible(call(), US, STARTED, Period(2026, 10)) is None
+    assert implausible(call(**rest), US, STARTED, Period(2026, 10)) is None

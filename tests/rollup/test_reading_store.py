@@ -121,27 +121,3 @@ def test_records_that_wait_are_listed_with_what_for(world: World) -> None:
         "calls.raw",
         9,
     )
-
-
-def test_everything_received_is_accounted_for(world: World) -> None:
-    acme = world.account()
-    world.record(acme, None, MID_OCTOBER)
-    world.record(acme, None, MID_OCTOBER)
-    quarantine(world, 5, acme, "unrated")
-    quarantine(world, 6, acme, "unrated", state="replayed")
-    count(world, "posted", 1)
-    count(world, "quarantined", 2, "unrated")
-    count(world, "quarantined", -1, "unrated", writer="replay")
-    count(world, "posted", 1, writer="replay")
-    count(world, "duplicate", 3)
-    count(world, "ignored", 4, "tombstone")
-    count(world, "context", 5)
-    line = reading_store.conservation(world.connection)
-    assert line == (15, 2, 3, 0, 1, 4, 5, 2, 0, 1)
-    assert line.holds
-    counts = {
-        (each.outcome, each.reason): each.records for each in reading_store.outcome_counts(world.connection)
-    }
-    assert counts["quarantined", "unrated"] == 1
-    count(world, "held", 1, "sip_context")
-    assert not reading_store.conservation(world.connection).holds

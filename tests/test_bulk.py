@@ -1,0 +1,76 @@
+"""Rows that are copied in binary form are read back as what they were."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from schemas import binary, bulk
+from schemas.network import address
+
+Row = tuple[str | None, int | None, bool, date, datetime | None, str | None, Decimal]
+
+instants = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+amounts = st.decimals(0, Decimal("999999999999.999999"), places=6)
+rows = st.tuples(
+    st.none() | texts,
+    st.none() | st.integers(-(2**63), 2**63 - 1),
+    st.booleans(),
+    st.dates(date(1970, 1, 1), date(2100, 1, 1)),
+    st.none() | instants,
+    st.none() | st.ip_addresses().map(lambda each: address(str(each))),
+    amounts,
+)
+
+
+def encoded(row: Row) -> bytes:
+    words, number, flag, day, instant, host, amount = row
+    return b"".join(
+        [
+            binary.binary_row_start(len(row)),
+            binary.binary_text(words),
+            binary.binary_bigint(number),
+            binary.binary_bool(flag),
+            binary.binary_date(day),
+            binary.binary_instant(instant),
+            binary.binary_address(host),
+            binary.binary_numeric_length.to_bytes(4, "big") + binary.binary_numeric(amount),
+        ]
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given_rows=st.lists(rows, min_size=1, max_size=20))
+def test_what_is_copied_in_binary_form_is_read_back_the_same(database: Engine, given_rows: list[Row]) -> None:
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "create temporary table copied (place serial, words text, number bigint, flag boolean, day date, "
+                "instant timestamptz, host inet, amount numeric(18, 6)) on commit drop"
+            )
+        )
+        columns = ("words", "number", "flag", "day", "instant", "host", "amount")
+        bulk.copy_binary(connection, "copied", columns, map(encoded, given_rows))
+        read = connection.execute(
+            text("select words, number, flag, day, instant, host(host), amount from copied order by place")
+        )
+
+        assert [tuple(row) for row in read] == given_rows
+
+
+@pytest.mark.parametrize("amount", ["-0.000001", "10000000000000000"])
+def test_an_amount_that_has_no_fixed_form_is_refused(amount: str) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        binary.binary_numeric(Decimal(amount))
+
+
+def test_a_refused_copy_is_an_error_of_the_database(database: Engine) -> None:
+    with database.begin() as connection, pytest.raises(DBAPIError, match="no_such_table"):
+        bulk.copy_binary(connection, "no_such_table", ("words",), [])

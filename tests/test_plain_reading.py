@@ -1,0 +1,116 @@
+"""The quick way to read a call record says what the schema says, or nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from schemas.plain import read_plainly
+from schemas.records import CallRecord, CallRecordOnWire, as_call_record
+
+PLAIN: dict[str, Any] = {
+    "id": "9934a1ef",
+    "switch": "sbc-nyc-1",
+    "service": "call",
+    "direction": "outbound",
+    "call_id": "9934a1ef@example.com",
+    "from_number": "+12125550100",
+    "to_number": "+442071838750",
+    "source_ip": "192.0.2.7",
+    "x_tenant": "bigcustomer.mypbx.com",
+    "started_at": "2026-10-31T23:59:58.120Z",
+    "answered_at": "2026-11-01T00:00:03.500Z",
+    "ended_at": "2026-11-01T00:03:03.500Z",
+    "answered_seconds": "180.000",
+    "billed_seconds": 180,
+    "cost": "0.0255",
+    "currency": "USD",
+    "hangup_cause": "NORMAL_CLEARING",
+}
+TEXTS = st.sampled_from(
+    [
+        *("", " ", "x" * 64, "x" * 65, "x" * 256, "x" * 257, "x" * 512, "x" * 513, "x" * 1024, "x" * 1025),
+        *(
+            "call",
+            "inbound",
+            "outbound",
+            "Inbound",
+            "tab\there",
+            "nul\0",
+            "del\x7f",
+            "J\u00fcrgen",
+            "\ud800",
+            '"',
+        ),
+        *(
+            "+12125550100",
+            "911",
+            "192.0.2.7",
+            "192.0.2.300",
+            "::ffff:192.0.2.7",
+            "[2001:DB8::1]",
+            "fe80::1%eth0",
+        ),
+        *(
+            "2026-10-31T23:59:58Z",
+            "2026-10-31T23:59:58+02:00",
+            "2026-10-31T23:59:58",
+            "2026-10-31T23:59:58.1234567Z",
+        ),
+        *("2026-10-31", "20261031T235958Z", "2026-10-31 23:59:58z", "0001-01-01T00:00:00+05:00", "yesterday"),
+        *("180.000", "180", "1e3", "-1", "1.2345678", "0.0255", "0.1234567890123", "99999999999999", "NaN"),
+        *("USD", "usd", "US", "USDT", "U5D", "\u00c9UR"),
+    ]
+)
+NUMBERS = st.one_of(
+    st.integers(), st.sampled_from([0, -1, 180, 2**31 - 1, 2**31]), st.floats(), st.booleans()
+)
+VALUES = st.one_of(TEXTS, NUMBERS, st.none(), st.text(max_size=8), st.just([]), st.just({}))
+FIELDS = st.sampled_from([*PLAIN, "unknown"])
+
+
+def by_the_schema(value: bytes) -> CallRecord | None:
+    try:
+        return as_call_record(CallRecordOnWire.model_validate_json(value))
+    except ValidationError:
+        return None
+
+
+def test_a_message_as_switches_write_it_is_read_plainly() -> None:
+    value = json.dumps(PLAIN).encode()
+
+    assert read_plainly(value) == by_the_schema(value) is not None
+
+
+@pytest.mark.parametrize("left_out", [name for name in PLAIN if name not in CallRecord.__struct_fields__[:5]])
+def test_a_message_without_what_it_may_lack_is_read_plainly(left_out: str) -> None:
+    value = json.dumps({name: each for name, each in PLAIN.items() if name != left_out}).encode()
+
+    assert read_plainly(value) == by_the_schema(value) is not None
+
+
+@given(changes=st.dictionaries(FIELDS, VALUES, max_size=3), ascii_only=st.booleans())
+def test_what_is_read_plainly_is_what_the_schema_reads(changes: dict[str, Any], *, ascii_only: bool) -> None:
+    value = json.dumps({**PLAIN, **changes}, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+
+    assert read_plainly(value) in (None, by_the_schema(value))
+
+
+@given(
+    cuts=st.lists(
+        st.tuples(st.integers(0, 500), st.integers(0, 4), st.binary(max_size=3)), min_size=1, max_size=3
+    )
+)
+def test_whatever_the_bytes_the_quick_way_never_says_more_than_the_schema(
+    cuts: list[tuple[int, int, bytes]],
+) -> None:
+    value = json.dumps(PLAIN).encode()
+    for at, length, instead in cuts:
+        value = value[:at] + instead + value[at + length :]
+
+    assert read_plainly(value) in (None, by_the_schema(value))
