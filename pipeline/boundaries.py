@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+from pipeline.kafka_security import UNSECURED, KafkaSecurity, librdkafka_options
 from schemas.periods import utc_text
 
 _TIMESTAMP_TYPE: Final = "message.timestamp.type"
@@ -31,6 +32,7 @@ class KafkaBoundaries:
 
     Args:
         bootstrap_servers: where the cluster is.
+        security: how we show who we are.
         require_log_append_time: refuse topics whose records carry the producers' clocks.
         answer_seconds_max: how long each question may take.
     """
@@ -38,11 +40,12 @@ class KafkaBoundaries:
     def __init__(
         self,
         bootstrap_servers: str,
+        security: KafkaSecurity = UNSECURED,
         *,
         require_log_append_time: bool = True,
         answer_seconds_max: float = 20.0,
     ) -> None:
-        self._bootstrap_servers = bootstrap_servers
+        self._cluster = {**librdkafka_options(security), "bootstrap.servers": bootstrap_servers}
         self._require_log_append_time = require_log_append_time
         self._seconds_max = answer_seconds_max
 
@@ -66,7 +69,7 @@ class KafkaBoundaries:
     def _ask(self, topics: list[str], at: datetime) -> Mapping[tuple[str, int], int]:
         consumer = Consumer(
             {
-                "bootstrap.servers": self._bootstrap_servers,
+                **self._cluster,
                 "group.id": "tenant-billing-boundaries",
                 "enable.auto.commit": False,
                 # An open transaction's records were received too: the end lies behind them.
@@ -100,7 +103,7 @@ class KafkaBoundaries:
         return int(end)
 
     def _refuse_producer_clocks(self, topics: list[str]) -> None:
-        admin = AdminClient({"bootstrap.servers": self._bootstrap_servers})
+        admin = AdminClient(self._cluster)
         asked = admin.describe_configs(
             [ConfigResource(ResourceType.TOPIC, topic) for topic in topics], request_timeout=self._seconds_max
         )

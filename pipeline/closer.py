@@ -10,6 +10,7 @@ from datetime import timedelta
 from threading import Event
 
 import structlog
+from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
@@ -19,7 +20,8 @@ from pipeline.election import while_elected
 from pipeline.settings import Settings
 from rollup import close_store, months_store
 from rollup.announcement import EventTopics
-from rollup.close_store import ClosedMonth
+from rollup.close_store import AggregatesDifferError
+from rollup.closed_month_store import ClosedMonth
 from rollup.months_store import Blocker, BlockerKind, Waits
 from schemas.locks import Lock
 from schemas.periods import Period, utc_text
@@ -46,7 +48,9 @@ class Closed:
 def run_closer(settings: Settings, engine: Engine, stop: Event) -> None:
     """Make and close months until `stop`; one process of an installation does it at a time."""
     source = KafkaBoundaries(
-        settings.kafka_bootstrap_servers, require_log_append_time=settings.require_log_append_time
+        settings.kafka_bootstrap_servers,
+        settings.kafka_security,
+        require_log_append_time=settings.require_log_append_time,
     )
 
     def once() -> bool:
@@ -65,7 +69,12 @@ def closer_round(engine: Engine, settings: Settings, source: BoundarySource) -> 
         )
     if due is None or now < due.ends_at + settings.grace:
         return False
-    match close_month(engine, settings, source, due):
+    try:
+        outcome = close_month(engine, settings, source, due)
+    except AggregatesDifferError as error:
+        _log.error("month_does_not_add_up", period=str(due), differences=str(error))
+        return False
+    match outcome:
         case Waiting(period, blockers):
             _log.info("month_waits", period=str(period), waits_for=[each.text for each in blockers])
             return False
@@ -152,5 +161,11 @@ def _seal(engine: Engine, period: Period, waits: Waits) -> tuple[Blocker, ...]:
         return blockers
     with engine.begin() as connection:
         as_of = take_fence(connection)
-    with engine.begin() as connection:
-        return months_store.seal(connection, period, waits, as_of)
+    try:
+        with engine.begin() as connection:
+            return months_store.seal(connection, period, waits, as_of)
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        seconds = months_store.seal_wait_seconds_max
+        return (Blocker(BlockerKind.POSTING, f"batches were being posted for {seconds} s without a pause"),)

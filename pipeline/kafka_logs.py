@@ -7,15 +7,18 @@ from typing import Final
 
 from confluent_kafka import Consumer, TopicPartition
 
+from pipeline.kafka_security import UNSECURED, KafkaSecurity, librdkafka_options
+
 _timeout_seconds: Final = 10.0
 
 
 class KafkaLogs:
     """A reader of metadata and offsets; never subscribes, never commits."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
+    def __init__(self, bootstrap_servers: str, security: KafkaSecurity = UNSECURED) -> None:
         self._consumer = Consumer(
             {
+                **librdkafka_options(security),
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": "tenant-billing-logs",
                 "enable.auto.commit": False,

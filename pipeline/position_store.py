@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+_POSTING: Final = "tenant-billing posting"
+silent_seconds_max: Final = 5.0  # shorter than a consumer group's session: who takes over after it meets none
+lock_wait_seconds_max: Final = 10
+idle_seconds_max: Final = 20
+
 
 class Position(NamedTuple):
-    """One partition's row: its id (the shard of its monthly usage), and the next offset to read."""
+    """One partition's row: its id (the shard of its monthly usage), the next offset to read, and Kafka's id of its topic."""
 
     id: int
     next_offset: int
+    topic_id: str | None
 
 
 class PartitionState(NamedTuple):
@@ -26,20 +32,92 @@ class PartitionState(NamedTuple):
     gap_records: int
 
 
-def ensure_position(connection: Connection, topic: str, partition: int, log_start: int) -> Position:
-    """A partition's position; one that was never read begins at the earliest record there is."""
+def ensure_position(
+    connection: Connection, topic: str, partition: int, log_start: int, topic_id: str | None = None
+) -> Position:
+    """A partition's position; one that was never read begins at the earliest record there is.
+
+    Where no topic's id is kept with it yet, the present one is.
+    """
     connection.execute(
         text(
-            "insert into stream_positions (topic, partition, next_offset) values (:topic, :partition, :start) "
-            "on conflict (topic, partition) do nothing"
+            "insert into stream_positions (topic, partition, next_offset, topic_id) "
+            "values (:topic, :partition, :start, :topic_id) on conflict (topic, partition) do nothing"
         ),
-        {"topic": topic, "partition": partition, "start": log_start},
+        {"topic": topic, "partition": partition, "start": log_start, "topic_id": topic_id},
     )
-    row = connection.execute(
-        text("select id, next_offset from stream_positions where topic = :topic and partition = :partition"),
+    position = _position(connection, topic, partition)
+    assert position is not None
+    if position.topic_id is None and topic_id is not None:
+        connection.execute(
+            text("update stream_positions set topic_id = :topic_id where id = :id and topic_id is null"),
+            {"id": position.id, "topic_id": topic_id},
+        )
+        return position._replace(topic_id=topic_id)
+    return position
+
+
+def begin_anew(
+    connection: Connection, topic: str, partition: int, log_start: int, topic_id: str | None
+) -> None:
+    """Give a partition a new position, at the start of a new log. The old row stays: what was read from there names it.
+
+    Its offset is moved to where no batch begins, so that a worker that still reads the old log writes nothing more.
+    """
+    connection.execute(
+        text(
+            "update stream_positions set partition = -id, former_partition = partition, next_offset = 9223372036854775807 "
+            "where topic = :topic and partition = :partition"
+        ),
         {"topic": topic, "partition": partition},
-    ).one()
-    return Position(row.id, row.next_offset)
+    )
+    ensure_position(connection, topic, partition, log_start, topic_id)
+
+
+def positions_of(connection: Connection, topic: str) -> dict[int, Position]:
+    """The position of each partition of a topic that was ever read."""
+    rows = connection.execute(
+        text(
+            "select partition, id, next_offset, topic_id from stream_positions "
+            "where topic = :topic and partition >= 0 order by partition"
+        ),
+        {"topic": topic},
+    )
+    return {row.partition: Position(row.id, row.next_offset, row.topic_id) for row in rows}
+
+
+def begin_posting(connection: Connection) -> None:
+    """Make a transaction that posts records one that can be told from others, and that waits for nobody for ever."""
+    connection.execute(
+        text(
+            "select set_config('application_name', :name, true), set_config('lock_timeout', :wait, true), "
+            "set_config('idle_in_transaction_session_timeout', :silence, true)"
+        ),
+        {
+            "name": _POSTING,
+            "wait": f"{lock_wait_seconds_max}s",
+            "silence": f"{idle_seconds_max}s",
+        },
+    )
+
+
+def end_silent_sessions(connection: Connection) -> list[int]:
+    """End sessions that stand still in the middle of posting; returns their server processes.
+
+    A worker that is frozen or cut off holds its rows' locks for as long as it stands, even in the middle of a COPY,
+    where no timeout of the server's reaches it: whoever takes its partitions over ends it. A query that the server is
+    working on is none of them.
+    """
+    rows = connection.execute(
+        text(
+            "select pid, pg_terminate_backend(pid) as ended from pg_stat_activity "
+            "where datname = current_database() and usename = current_user and application_name = :name "
+            "and wait_event_type = 'Client' and wait_event = 'ClientRead' and xact_start is not null "
+            "and state_change < clock_timestamp() - make_interval(secs => :seconds)"
+        ),
+        {"name": _POSTING, "seconds": silent_seconds_max},
+    )
+    return [row.pid for row in rows if row.ended]
 
 
 def skip_gap(connection: Connection, position: Position, log_start: int) -> bool:
@@ -75,8 +153,18 @@ def partition_states(connection: Connection, topics: Sequence[str]) -> list[Part
     rows = connection.execute(
         text(
             "select topic, partition, next_offset, read_through_at, gap_records from stream_positions "
-            "where topic = any(:topics) order by topic, partition"
+            "where topic = any(:topics) and partition >= 0 order by topic, partition"
         ),
         {"topics": list(topics)},
     )
     return [PartitionState(*row) for row in rows]
+
+
+def _position(connection: Connection, topic: str, partition: int) -> Position | None:
+    row = connection.execute(
+        text(
+            "select id, next_offset, topic_id from stream_positions where topic = :topic and partition = :partition"
+        ),
+        {"topic": topic, "partition": partition},
+    ).one_or_none()
+    return Position(*row) if row is not None else None

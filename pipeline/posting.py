@@ -16,10 +16,11 @@ from typing import Final, NamedTuple, assert_never
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from pipeline import position_store
 from pipeline.prepare import Item, Message, SipContextRow, quarantined
 from rollup import posting_store as store
-from rollup.ledger import Identity, UsageRow, nearby_midnight, sums_of
-from rollup.posting_store import Count, HeldRow, PostingPeriods, QuarantineRow
+from rollup.ledger import Identity, UsageRow, sums_of
+from rollup.posting_store import Count, HeldRow, QuarantineRow
 from schemas.bulk import copy_line, copy_rows
 from schemas.decoded import Ignored
 
@@ -27,7 +28,7 @@ _UNIQUE_VIOLATION: Final = "23505"
 _RETRYABLE: Final = frozenset({"40001", "40P01"})
 _DATA_ERROR_CLASSES: Final = ("22", "23")
 _attempts_max: Final = 5
-recent_keys_max: Final = 400_000
+recent_identities_max: Final = 400_000
 
 
 class LostPlaceError(RuntimeError):
@@ -65,23 +66,29 @@ def joined(batches: Sequence[PreparedBatch]) -> PreparedBatch:
     return PreparedBatch(first.position_id, first.first_offset, last.next_offset, items)
 
 
-class RecentKeys:
-    """A bounded memory of identities posted lately: what it knows is probably a duplicate, and is merged.
+class RecentIdentities:
+    """A bounded memory of identities posted lately: what it knows is probably a duplicate, and is looked up.
 
     Two generations of a set, so that forgetting costs nothing; what it has forgotten the unique index still stops.
+    `doubtful`: it has just been surprised (a replay, a restart), so everything is looked up until nothing is found.
     """
 
-    def __init__(self, size_max: int = recent_keys_max) -> None:
+    def __init__(self, size_max: int = recent_identities_max) -> None:
         self._size_max = size_max // 2
-        self._new: set[str] = set()
-        self._old: set[str] = set()
+        self._new: set[Identity] = set()
+        self._old: set[Identity] = set()
+        self.doubtful = False
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._new or key in self._old
+    def suspects(self, rows: Sequence[UsageRow]) -> list[UsageRow]:
+        """Those of some rows that are probably in the ledger."""
+        if self.doubtful:
+            return list(rows)
+        new, old = self._new, self._old
+        return [row for row in rows if row.identity in new or row.identity in old]
 
-    def add(self, keys: Iterable[str]) -> None:
-        """Remember keys that have been committed."""
-        self._new.update(keys)
+    def add(self, identities: Iterable[Identity]) -> None:
+        """Remember identities that have been committed."""
+        self._new.update(identities)
         if len(self._new) > self._size_max:
             self._old, self._new = self._new, set()
 
@@ -91,7 +98,7 @@ class BatchPoster:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._recent = RecentKeys()
+        self._recent = RecentIdentities()
 
     def post(self, batch: PreparedBatch) -> Counter[tuple[str, str]]:
         """Write a batch, whole; returns how many records came to each (outcome, reason).
@@ -117,7 +124,7 @@ class BatchPoster:
         if len(batch.items) > 1:
             first, second = batch.halves()
             return self.post(first) + self.post(second)
-        message, outcome = batch.items[0]
+        message, outcome = batch.items[0].message, batch.items[0].outcome
         if isinstance(outcome, QuarantineRow):
             raise error
         refused = Item(message, quarantined(batch.position_id, message, "refused_by_database", _short(error)))
@@ -125,6 +132,7 @@ class BatchPoster:
 
     def _post_once(self, batch: PreparedBatch) -> Counter[tuple[str, str]]:
         with self._engine.begin() as connection:
+            position_store.begin_posting(connection)
             moved = store.move_position(
                 connection, batch.position_id, batch.first_offset, batch.next_offset, batch.read_through_at
             )
@@ -133,28 +141,32 @@ class BatchPoster:
             written = write(connection, batch.position_id, batch.items, self._recent)
             counts = [Count(outcome, reason, number) for (outcome, reason), number in written.counts.items()]
             store.count(connection, batch.position_id, "stream", counts)
-        self._recent.add(written.new_keys)
+        self._recent.add(written.new)
         return written.counts
 
 
 class Written(NamedTuple):
-    """What one transaction wrote: records by (outcome, reason), and the keys that are in the ledger since."""
+    """What one transaction wrote: records by (outcome, reason), and the identities that are in the ledger since."""
 
     counts: Counter[tuple[str, str]]
-    new_keys: list[str]
+    new: list[Identity]
 
 
-class _Rows(NamedTuple):
-    """A batch by what is to be done with it; in-batch duplicates are already told apart."""
+class BatchRows(NamedTuple):
+    """A batch by what is to be done with it; in-batch duplicates are already told apart.
 
-    usage: dict[Identity, tuple[UsageRow, Message]]
-    held: dict[Identity, tuple[HeldRow, Message]]
+    `messages` are those that `usage` and `held` came from.
+    """
+
+    usage: dict[Identity, UsageRow]
+    held: dict[Identity, HeldRow]
+    messages: dict[Identity, Message]
     quarantine: list[QuarantineRow]
     contexts: list[SipContextRow]
 
 
 def write(
-    connection: Connection, shard: int, items: Sequence[Item], recent: RecentKeys | None = None
+    connection: Connection, shard: int, items: Sequence[Item], recent: RecentIdentities | None = None
 ) -> Written:
     """Write items within the caller's transaction; counts are returned, not written.
 
@@ -165,7 +177,7 @@ def write(
         recent: identities that are probably in the ledger; None merges every row.
     """
     counts: Counter[tuple[str, str]] = Counter()
-    rows = _sorted_out(items, counts)
+    rows = sorted_out(items, counts)
     if rows.usage:
         store.share_periods(connection)
         posted_to = store.posting_periods(connection)
@@ -181,23 +193,27 @@ def write(
         counts["quarantined", row.reason] += 1
     copy_rows(connection, "sip_contexts", SipContextRow._fields, map(copy_line, rows.contexts))
     counts["context", ""] += len(rows.contexts)
-    return Written(+counts, [row.key for row in new])
+    return Written(+counts, [row.identity for row in new])
 
 
-def _sorted_out(items: Sequence[Item], counts: Counter[tuple[str, str]]) -> _Rows:
-    rows = _Rows({}, {}, [], [])
-    contents: dict[Identity, str] = {}
-    for message, outcome in items:
+def sorted_out(items: Sequence[Item], counts: Counter[tuple[str, str]]) -> BatchRows:
+    """A batch by what is to be done with each record; what needs no more than counting is counted."""
+    rows = BatchRows({}, {}, {}, [], [])
+    usage, held, messages = rows.usage, rows.held, rows.messages
+    for item in items:
+        outcome = item.outcome
         match outcome:
             case UsageRow() | HeldRow():
-                identity = Identity(outcome.started_date, outcome.key)
-                first = contents.setdefault(identity, outcome.content)
-                if identity in rows.usage or identity in rows.held:
-                    _repeated(first, outcome, message, rows, counts)
-                elif isinstance(outcome, UsageRow):
-                    rows.usage[identity] = (outcome, message)
+                identity = outcome.identity
+                if identity in messages:
+                    first = usage.get(identity) or held[identity]
+                    _repeated(outcome, item.message, rows, counts, same=first.content == outcome.content)
+                    continue
+                messages[identity] = item.message
+                if isinstance(outcome, UsageRow):
+                    usage[identity] = outcome
                 else:
-                    rows.held[identity] = (outcome, message)
+                    held[identity] = outcome
             case QuarantineRow():
                 rows.quarantine.append(outcome)
             case SipContextRow():
@@ -210,85 +226,100 @@ def _sorted_out(items: Sequence[Item], counts: Counter[tuple[str, str]]) -> _Row
 
 
 def _repeated(
-    first: str | None,
     row: UsageRow | HeldRow,
     message: Message,
-    rows: _Rows,
+    rows: BatchRows,
     counts: Counter[tuple[str, str]],
+    *,
+    same: bool,
 ) -> None:
     """Judge a record whose identity stands already: the same content changes nothing, another is kept aside (L2)."""
-    if first == row.content:
+    if same:
         counts["duplicate", ""] += 1
         return
-    account_id = row.account_id if isinstance(row, UsageRow) else None
+    account_id = row.payer.account_id if isinstance(row, UsageRow) else None
     detail = f"record {row.record_id!r} of {row.switch!r} was received before with other billable content"
     rows.quarantine.append(
         quarantined(row.position_id, message, "conflicting_duplicate", detail, account_id, row.started_at)
     )
 
 
-def _drop_held_already(connection: Connection, rows: _Rows, counts: Counter[tuple[str, str]]) -> None:
+def _drop_held_already(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
     """A record that is waiting stands: what comes later under its identity is its duplicate."""
-    if not store.anything_held(connection):
-        return
-    for identity, content in store.held_identities(connection, list(rows.usage)).items():
-        row, message = rows.usage.pop(identity)
-        _repeated(content, row, message, rows, counts)
+    if store.anything_held(connection):
+        _drop(store.standing(connection, "held_records", list(rows.usage.values())), rows, counts)
+
+
+def _drop(standing: Mapping[Identity, bool], rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
+    """Take usage out that stands already, with the same content or another."""
+    for identity, same in standing.items():
+        _repeated(rows.usage.pop(identity), rows.messages[identity], rows, counts, same=same)
 
 
 def _post_usage(
     connection: Connection,
-    rows: _Rows,
-    posted_to: PostingPeriods,
+    rows: BatchRows,
+    posted_to: Mapping[date, date],
     counts: Counter[tuple[str, str]],
-    recent: RecentKeys | None,
+    recent: RecentIdentities | None,
 ) -> list[UsageRow]:
-    """Post what is new; returns it."""
-    ordered = [rows.usage[identity][0] for identity in sorted(rows.usage)]
-    fresh: list[UsageRow] = []
-    suspects: list[UsageRow] = []
-    for row in ordered:
-        surely_new = recent is not None and row.key not in recent and nearby_midnight(row.started_at) is None
-        (fresh if surely_new else suspects).append(row)
-    if fresh and not _copied(connection, fresh, posted_to):
-        fresh, suspects = [], ordered
-    if not suspects:
-        return fresh
-    merged = store.merge_usage(connection, suspects, posted_to)
-    for row in suspects:
-        if row.identity not in merged.new:
-            _repeated(merged.standing.get(row.identity), row, rows.usage[row.identity][1], rows, counts)
-    return fresh + [row for row in suspects if row.identity in merged.new]
+    """Post what is new; returns it.
+
+    What is surely new is copied straight into the ledger, sorted, so that writers of the same records never deadlock.
+    Where that meets a record after all, everything is looked up, and copied again without what is there.
+    """
+    over_midnight = store.claim_midnights(connection, list(rows.usage.values()))
+    _drop(dict.fromkeys(over_midnight, False), rows, counts)
+    for attempt in range(1, _attempts_max + 1):
+        ordered = [rows.usage[identity] for identity in sorted(rows.usage)]
+        suspects = ordered if recent is None or attempt > 1 else recent.suspects(ordered)
+        known = store.standing(connection, "usage_records", suspects)
+        _drop(known, rows, counts)
+        new = [row for row in ordered if row.identity not in known] if known else ordered
+        if _copied(connection, new, posted_to, last=attempt == _attempts_max):
+            if recent is not None and attempt == 1 and not known:
+                recent.doubtful = False
+            break
+        if recent is not None:
+            recent.doubtful = True
+    return new
 
 
-def _copied(connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping[date, date]) -> bool:
-    """Copy rows that are believed to be new; False, and nothing written, where one was not."""
+def _copied(
+    connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping[date, date], *, last: bool
+) -> bool:
+    """Copy rows that are believed to be new; False, and nothing written, where one was not.
+
+    Raises:
+        DBAPIError: the database refuses them; the last time also where one was not new.
+    """
+    if not rows:
+        return True
     try:
         with connection.begin_nested():
             store.copy_usage(connection, rows, posted_to)
     except DBAPIError as error:
-        if sqlstate(error) != _UNIQUE_VIOLATION:
+        if sqlstate(error) != _UNIQUE_VIOLATION or last:
             raise
         return False
     return True
 
 
-def _hold(connection: Connection, rows: _Rows, counts: Counter[tuple[str, str]]) -> None:
+def _hold(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
     """Hold what is not known yet: neither in the ledger, nor waiting already, nor on the other side of midnight."""
     if not rows.held:
         return
-    known = store.posted_identities(connection, list(rows.held))
-    fresh = [row for identity, (row, _) in sorted(rows.held.items()) if identity not in known]
+    known = store.standing(connection, "usage_records", list(rows.held.values()))
+    fresh = [row for identity, row in sorted(rows.held.items()) if identity not in known]
     over_midnight = store.claim_midnights(connection, fresh)
     held = store.hold(connection, [row for row in fresh if row.identity not in over_midnight])
-    known |= store.held_identities(
-        connection, [each for each in rows.held if each not in held | known.keys()]
-    )
-    for identity, (row, message) in rows.held.items():
+    waiting = [row for row in fresh if row.identity not in held and row.identity not in over_midnight]
+    known |= store.standing(connection, "held_records", waiting)
+    for identity, row in rows.held.items():
         if identity in held:
             counts["held", row.reason] += 1
         else:
-            _repeated(known.get(identity), row, message, rows, counts)
+            _repeated(row, rows.messages[identity], rows, counts, same=known.get(identity, False))
 
 
 def sqlstate(error: DBAPIError) -> str:

@@ -6,34 +6,34 @@ the posting transaction's (pipeline/posting.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple, assert_never
 
-from attribution.attribute import Attributed, Held, InputRules, Unattributed, attribute
+import msgspec
+
+from attribution.attribute import Attributed, Attribution, Held, InputRules, Unattributed, attribute_each
+from attribution.direction import direct
 from attribution.directory import Directory
-from rollup.ledger import UsageRow, content_id
+from rollup.ledger import Coordinates, UsageRow, content_id, identity_of, usage_row
 from rollup.plausible import implausible
 from rollup.posting_store import HeldRow, QuarantineRow
 from rollup.rate import Rated, Unrated, rate
 from rollup.tariffs import Tariffs
 from rollup.terms import AccountTerms, unowned
-from schemas.bulk import copy_line
-from schemas.decoded import Decoded, Ignored, Rejected
-from schemas.formats.canonical import decode_call, decode_sip
-from schemas.identity import record_key
-from schemas.network import Address, address_text
-from schemas.numbers import dialled
+from schemas.decoded import Decoded, Ignored, Rejected, Undirected
+from schemas.formats import Format, Kind, decoder
+from schemas.identity import record_digest
+from schemas.network import Address
 from schemas.periods import Period
 from schemas.records import CallRecord, SipEvent
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DECODERS: Final = {("calls", "canonical"): decode_call, ("sip", "canonical"): decode_sip}
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A Kafka record with what billing needs of it; `received_at` is Kafka's timestamp (never the worker's clock)."""
 
     offset: int
@@ -59,7 +59,7 @@ class SipContextRow(NamedTuple):
 Outcome = UsageRow | HeldRow | QuarantineRow | SipContextRow | Ignored
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One message and what it came to; `message` is kept so that a record the database refuses can be quarantined."""
 
     message: Message
@@ -86,32 +86,53 @@ class InputSpec:
     """How one partition's messages are read: which decoder, and which rules hold for its records."""
 
     position_id: int
-    kind: str
-    format: str
+    kind: Kind
+    format: Format
     rules: InputRules
     sip_wait: timedelta
 
 
 def decode(spec: InputSpec, messages: Iterable[Message]) -> list[tuple[Message, Decoded]]:
     """Read each message; nothing raises, whatever the bytes."""
-    decoder = _DECODERS[spec.kind, spec.format]
-    return [(message, decoder(message.value)) for message in messages]
+    read = decoder(spec.kind, spec.format)
+    return [(message, read(message.value)) for message in messages]
 
 
 def latest_start(decoded: Iterable[tuple[Message, Decoded]]) -> datetime | None:
     """The latest `started_at` of a batch: a snapshot older than that must be refreshed first (A7)."""
-    return max((record.started_at for _, record in decoded if isinstance(record, CallRecord)), default=None)
+    return max(
+        (what.started_at for _, what in decoded if isinstance(what, CallRecord | Undirected)), default=None
+    )
 
 
-def prepare(spec: InputSpec, decoded: Sequence[tuple[Message, Decoded]], snapshot: Snapshot) -> list[Item]:
+def prepare(spec: InputSpec, decoded: Iterable[tuple[Message, Decoded]], snapshot: Snapshot) -> list[Item]:
     """What is to be written about each message, in the batch's order."""
-    return [Item(message, _outcome(spec, message, what, snapshot)) for message, what in decoded]
+    told = [(message, _directed(spec, what, snapshot)) for message, what in decoded]
+    calls = [what for _, what in told if isinstance(what, CallRecord)]
+    attributions = iter(attribute_each(calls, snapshot.directory, spec.rules))
+    return [
+        Item(
+            message,
+            _call(spec, message, what, next(attributions), snapshot)
+            if isinstance(what, CallRecord)
+            else _other(spec, message, what),
+        )
+        for message, what in told
+    ]
 
 
-def _outcome(spec: InputSpec, message: Message, what: Decoded, snapshot: Snapshot) -> Outcome:
+def _directed(
+    spec: InputSpec, what: Decoded, snapshot: Snapshot
+) -> CallRecord | SipEvent | Rejected | Ignored:
+    """A call whose direction the directory tells gets it; what is held reads it again when it is known."""
+    if not isinstance(what, Undirected):
+        return what
+    directed = direct(what, snapshot.directory, spec.rules.home_country)
+    return what.record if isinstance(directed, Held) else directed
+
+
+def _other(spec: InputSpec, message: Message, what: SipEvent | Rejected | Ignored) -> Outcome:
     match what:
-        case CallRecord():
-            return _call(spec, message, what, snapshot)
         case SipEvent():
             return _sip(spec, message, what)
         case Rejected(reason, detail):
@@ -122,8 +143,9 @@ def _outcome(spec: InputSpec, message: Message, what: Decoded, snapshot: Snapsho
             assert_never(what)
 
 
-def _call(spec: InputSpec, message: Message, record: CallRecord, snapshot: Snapshot) -> Outcome:
-    attribution = attribute(record, snapshot.directory, spec.rules)
+def _call(
+    spec: InputSpec, message: Message, record: CallRecord, attribution: Attribution, snapshot: Snapshot
+) -> Outcome:
     if not isinstance(attribution, Held):
         return usage(spec, message, record, attribution, snapshot)
     refusal = implausible(record, _terms(None, spec, snapshot), message.received_at, snapshot.oldest)
@@ -151,79 +173,8 @@ def usage(
         case Unrated(detail):
             return quarantined(spec.position_id, message, "unrated", detail, account_id, record.started_at)
         case Rated() as rated:
-            return _usage_row(spec, message, record, attribution, rated, terms.home_country)
-
-
-def _usage_row(
-    spec: InputSpec,
-    message: Message,
-    record: CallRecord,
-    attribution: Attributed | Unattributed,
-    rated: Rated,
-    home_country: str,
-) -> UsageRow:
-    tenant_id, reason = (
-        (attribution.tenant_id, None) if isinstance(attribution, Attributed) else (None, attribution.reason)
-    )
-    started_date, key, content = (
-        record.started_at.date(),
-        record_key(record.switch, record.id),
-        content_id(record),
-    )
-    line = copy_line(
-        (  # in the order of LEDGER_COLUMNS
-            started_date,
-            key,
-            content,
-            attribution.account_id,
-            tenant_id,
-            rated.usage_class,
-            attribution.rule,
-            reason,
-            attribution.assignment_id,
-            rated.tariff_id,
-            attribution.header_ignored,
-            record.switch,
-            record.id,
-            record.call_id,
-            record.service,
-            record.direction,
-            record.from_number,
-            dialled(record.to_number, home_country) if record.to_number else None,
-            None if record.source_ip is None else address_text(record.source_ip),
-            record.x_tenant or None,
-            record.started_at,
-            record.answered_at,
-            record.ended_at,
-            rated.answered,
-            str(rated.answered_seconds),
-            rated.billed_seconds,
-            str(rated.cost),
-            rated.currency,
-            message.received_at,
-            spec.position_id,
-            message.offset,
-        )
-    )
-    return UsageRow(
-        started_date,
-        key,
-        content,
-        attribution.account_id,
-        tenant_id,
-        rated.usage_class,
-        rated.currency,
-        rated.answered,
-        rated.answered_seconds,
-        rated.billed_seconds,
-        rated.cost,
-        record.started_at,
-        record.switch,
-        record.id,
-        spec.position_id,
-        message.offset,
-        line,
-    )
+            received = Coordinates(message.received_at, spec.position_id, message.offset)
+            return usage_row(record, attribution, rated, terms.home_country, received)
 
 
 def held_row(spec: InputSpec, message: Message, record: CallRecord, held: Held) -> HeldRow:
@@ -231,8 +182,7 @@ def held_row(spec: InputSpec, message: Message, record: CallRecord, held: Held) 
     until = record.started_at if held.reason == "clock_ahead" else message.received_at + spec.sip_wait
     assert message.value is not None
     return HeldRow(
-        started_date=record.started_at.date(),
-        key=record_key(record.switch, record.id),
+        identity=identity_of(record.started_at.date(), record_digest(record.switch, record.id)),
         content=content_id(record),
         reason=held.reason,
         hold_until=until,

@@ -8,6 +8,8 @@ from typing import Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
+from pipeline.kafka_security import UNSECURED, KafkaSecurity, librdkafka_options
+
 in_flight_records_max: Final = 10_000
 _delivery_seconds_max: Final = 20.0  # then a record has failed, with the broker's or the network's reason
 _flush_seconds_max: Final = 60.0
@@ -31,6 +33,7 @@ def publish_lines(
     key_of: Callable[[bytes], bytes | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     in_flight_max: int = in_flight_records_max,
+    security: KafkaSecurity = UNSECURED,
 ) -> PublishReport:
     """Send each line that is not blank as one record.
 
@@ -41,9 +44,11 @@ def publish_lines(
         key_of: a record's key; None sends records without keys.
         progress: told (sent, acknowledged) after each record and at the end.
         in_flight_max: records sent and not yet acknowledged, at most.
+        security: how we show who we are.
     """
     producer = Producer(
         {
+            **librdkafka_options(security),
             "bootstrap.servers": bootstrap_servers,
             "enable.idempotence": True,
             "acks": "all",

@@ -15,7 +15,9 @@ import structlog
 from confluent_kafka import KafkaError, Message, Producer
 from sqlalchemy import Engine
 
+from pipeline import metrics
 from pipeline.election import while_elected
+from pipeline.kafka_security import UNSECURED, KafkaSecurity, librdkafka_options
 from pipeline.settings import Settings
 from rollup import outbox_store
 from rollup.outbox_store import Acknowledged, OutboxEvent
@@ -50,7 +52,7 @@ class EventProducer(Protocol):
 
 def run_relay(settings: Settings, engine: Engine, stop: Event) -> None:
     """Publish the outbox until `stop`; one process of an installation does it at a time."""
-    producer = relay_producer(settings.kafka_bootstrap_servers)
+    producer = relay_producer(settings.kafka_bootstrap_servers, settings.kafka_security)
 
     def once() -> bool:
         return relay_once(engine, producer) > 0
@@ -59,10 +61,11 @@ def run_relay(settings: Settings, engine: Engine, stop: Event) -> None:
     producer.flush(_delivery_seconds_max)
 
 
-def relay_producer(bootstrap_servers: str) -> Producer:
+def relay_producer(bootstrap_servers: str, security: KafkaSecurity = UNSECURED) -> Producer:
     """An idempotent producer: the broker's retries neither lose, double nor reorder."""
     return Producer(
         {
+            **librdkafka_options(security),
             "bootstrap.servers": bootstrap_servers,
             "enable.idempotence": True,
             "acks": "all",
@@ -89,6 +92,9 @@ def relay_once(engine: Engine, producer: EventProducer, limit: int = _batch_even
         with engine.begin() as connection:
             outbox_store.mark_published(connection, acknowledged)
         published += len(acknowledged)
+        sent = {"acknowledged": len(acknowledged), "refused": len(run) - len(acknowledged)}
+        for outcome, events_sent in sent.items():
+            metrics.EVENTS.labels(topic=run[0].topic, outcome=outcome).inc(events_sent)
         if len(acknowledged) < len(run):
             _log.warning(
                 "events_not_acknowledged",

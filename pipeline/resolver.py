@@ -7,39 +7,41 @@ transaction.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import structlog
 from sqlalchemy import Connection, Engine
 
 from attribution import context_store
-from attribution.attribute import Held, attribute, attribute_in_context
-from attribution.context import counting_events
+from attribution.attribute import Held, attribute_in_context
+from attribution.context import ReceivedEvent, context_age_max, events_in_time
+from attribution.direction import direct
 from pipeline import metrics, position_store, resolver_store
+from pipeline.context_expiry import expire_contexts
 from pipeline.election import while_elected
 from pipeline.kafka_logs import KafkaLogs
 from pipeline.posting import write
-from pipeline.prepare import InputSpec, Item, Outcome, Snapshot, held_row, usage
+from pipeline.prepare import InputSpec, Item, Outcome, Snapshot, decode, held_row, prepare, usage
+from pipeline.read_through import read_through
 from pipeline.resolver_store import WaitingRow
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
 from rollup import months_store, posting_store
 from rollup.posting_store import Count
-from schemas.formats.canonical import decode_call
+from schemas.decoded import Decoded, Undirected
 from schemas.locks import Lock
-from schemas.records import CallRecord, SipEvent
+from schemas.records import CallRecord
 
 _log = structlog.get_logger(__name__)
 RESOLVER_SHARD: Final = 0
 _release_records_max: Final = 1000
-_end_margin: Final = timedelta(
-    seconds=5
-)  # A10: a partition read to its end counts as read up to 5 s before that poll
+_expiry_interval_seconds: Final = 3600.0
 
 
 class Release(NamedTuple):
@@ -57,14 +59,18 @@ class Progress(NamedTuple):
 
 
 def run_resolver(settings: Settings, engine: Engine, stop: threading.Event) -> None:
-    """Release held records until `stop`; one process of an installation does it at a time."""
-    logs = KafkaLogs(settings.kafka_bootstrap_servers)
+    """Release held records, and let old SIP contexts go, until `stop`; one process of an installation does it at a time."""
+    logs = KafkaLogs(settings.kafka_bootstrap_servers, settings.kafka_security)
     snapshots: list[Snapshots] = []
+    rounds = itertools.count()
+    rounds_between_expiries = max(1, round(_expiry_interval_seconds / settings.resolver_interval_seconds))
 
     def once() -> bool:
         if not snapshots:
             snapshots.append(Snapshots(engine))
         resolve_once(settings, engine, snapshots[0], logs)
+        if next(rounds) % rounds_between_expiries == 0:
+            expire_contexts(settings, engine, logs)
         return False
 
     while_elected(engine, Lock.RESOLVER, stop, settings.resolver_interval_seconds, once)
@@ -73,7 +79,7 @@ def run_resolver(settings: Settings, engine: Engine, stop: threading.Event) -> N
 def resolve_once(settings: Settings, engine: Engine, snapshots: Snapshots, logs: KafkaLogs) -> int:
     """Release all that can be decided now; returns how many records were released."""
     sip_topics = [topic.topic for topic in settings.inputs_of("sip")]
-    through = sip_read_through(engine, logs, sip_topics)
+    through = read_through(engine, logs, sip_topics)
     released = 0
     while True:
         with engine.connect() as connection:
@@ -82,36 +88,16 @@ def resolve_once(settings: Settings, engine: Engine, snapshots: Snapshots, logs:
             break
         snapshot = snapshots.refresh()
         with engine.begin() as connection:
+            position_store.begin_posting(connection)
             batch = resolver_store.due(connection, through, snapshot.as_of, _release_records_max)
             progress = _release(connection, settings, snapshot, batch, through)
         released += progress.released
         if len(batch) < _release_records_max or not any(progress):
             break
-    with engine.connect() as connection:
-        metrics.HELD.set(resolver_store.held_count(connection))
     metrics.RELEASED.inc(released)
     if released:
         _log.info("released", records=released)
     return released
-
-
-def sip_read_through(engine: Engine, logs: KafkaLogs, topics: Sequence[str]) -> datetime | None:
-    """The instant before which every SIP partition has been read; None while one has not been read at all."""
-    if not topics:
-        return None
-    with engine.connect() as connection:
-        asked_at = months_store.database_now(connection)
-    ends = logs.ends(topics)
-    with engine.begin() as connection:
-        position_store.read_to_end(connection, ends, asked_at - _end_margin)
-        states = {
-            (state.topic, state.partition): state.read_through_at
-            for state in position_store.partition_states(connection, topics)
-        }
-    reached = [states.get(partition) for partition in ends]
-    if not reached or any(instant is None for instant in reached):
-        return None
-    return min(instant for instant in reached if instant is not None)
 
 
 def _release(
@@ -122,7 +108,10 @@ def _release(
     through: datetime | None,
 ) -> Progress:
     call_ids = sorted({row.call_id for row in waiting if row.call_id and row.reason == "sip_context"})
-    events = context_store.sip_events_for(connection, call_ids, through) if through and call_ids else {}
+    events: Mapping[str, Sequence[ReceivedEvent]] = {}
+    if through and call_ids:
+        earliest = min(row.message.received_at for row in waiting) - context_age_max
+        events = context_store.sip_events_for(connection, call_ids, earliest, through)
     inputs = {topic.topic: topic for topic in settings.inputs}
     releases: list[Release] = []
     examined = 0
@@ -141,46 +130,39 @@ def _decided(
     inputs: Mapping[str, InputTopic],
     snapshot: Snapshot,
     row: WaitingRow,
-    events: Iterable[tuple[datetime, SipEvent]],
+    events: Sequence[ReceivedEvent],
     through: datetime | None,
 ) -> Outcome | None:
     """What a held record comes to; None where only waiting longer can tell."""
     topic = inputs.get(row.topic)
-    record = decode_call(row.message.value)
-    if topic is None or not isinstance(record, CallRecord):
+    if topic is None:
         _log.error("held_record_without_input", topic=row.topic, offset=row.message.offset)
         return None
     spec = input_spec(settings, topic, row.position_id)
-    if row.reason == "clock_ahead":
-        attribution = attribute(record, snapshot.directory, spec.rules)
-        if isinstance(attribution, Held):
-            return held_row(spec, row.message, record, attribution)
-        return usage(spec, row.message, record, attribution, snapshot)
-    in_time = _events_in_time(spec, record, row, list(events), through)
+    decoded = decode(spec, [row.message])
+    record = _record(spec, decoded[0][1], snapshot)
+    if row.reason == "clock_ahead" or record is None:
+        return prepare(spec, decoded, snapshot)[0].outcome
+    assert through is not None
+    in_time = events_in_time(
+        record, row.message.received_at, spec.sip_wait, through, events, spec.rules.edge_addresses
+    )
     if in_time is None:
         return None
-    attribution = attribute_in_context(record, snapshot.directory, spec.rules, in_time)
+    attribution = attribute_in_context(
+        record, snapshot.directory, spec.rules, [each.event for each in in_time]
+    )
     if isinstance(attribution, Held):
         return held_row(spec, row.message, record, attribution)
     return usage(spec, row.message, record, attribution, snapshot)
 
 
-def _events_in_time(
-    spec: InputSpec,
-    record: CallRecord,
-    row: WaitingRow,
-    events: Sequence[tuple[datetime, SipEvent]],
-    through: datetime | None,
-) -> Sequence[SipEvent] | None:
-    """The SIP events that decide (A10): those received up to the record if any counts, else up to the wait's end."""
-    assert through is not None
-    received_at = row.message.received_at
-    by_then = [event for at, event in events if at <= received_at]
-    if counting_events(record, by_then, spec.rules.edge_addresses):
-        return by_then
-    if through > received_at + spec.sip_wait:
-        return [event for at, event in events if at <= received_at + spec.sip_wait]
-    return None
+def _record(spec: InputSpec, decoded: Decoded, snapshot: Snapshot) -> CallRecord | None:
+    """The held call record; None where its input reads it in another way now, or its instant has not come."""
+    if isinstance(decoded, Undirected):
+        directed = direct(decoded, snapshot.directory, spec.rules.home_country)
+        return directed if isinstance(directed, CallRecord) else None
+    return decoded if isinstance(decoded, CallRecord) else None
 
 
 def _post(connection: Connection, releases: Sequence[Release]) -> None:

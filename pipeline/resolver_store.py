@@ -94,8 +94,3 @@ def delete_held(connection: Connection, rows: Sequence[WaitingRow]) -> None:
         ),
         {"dates": [row.started_date for row in rows], "keys": [row.key for row in rows]},
     )
-
-
-def held_count(connection: Connection) -> int:
-    """How many records are held."""
-    return int(connection.execute(text("select count(*) from held_records")).scalar_one())

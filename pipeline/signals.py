@@ -1,10 +1,10 @@
-"""How a service is asked to stop: SIGTERM or SIGINT set an event, and the work in hand is finished."""
+"""How a service is asked to stop: SIGTERM or SIGINT set an event, and the work in hand is finished. And how it dies."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -22,3 +22,21 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@contextmanager
+def dying_when_frozen(seconds_max: float) -> Iterator[Callable[[], None]]:
+    """Have the kernel end this process if the given function is not called for so long while the body runs.
+
+    A process that was frozen (SIGSTOP, a debugger, a paused container) would go on with what it believed long ago. The
+    kernel's timer runs on meanwhile, and its SIGALRM, which nobody handles, is there before any other instruction.
+    """
+
+    def alive() -> None:
+        signal.setitimer(signal.ITIMER_REAL, seconds_max)
+
+    alive()
+    try:
+        yield alive
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

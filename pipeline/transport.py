@@ -14,12 +14,16 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 
 import aiokafka
 import faust
+import structlog
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.events import Event
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from pipeline.logs import told
+
+_log = structlog.get_logger(__name__)
 _poll_seconds: Final = 1.0
 _fetch_wait_ms: Final = 250
 
@@ -45,6 +49,7 @@ class RecordBatch(NamedTuple):
     next_offset: int
     records: Sequence[Record]
     epoch: int
+    behind: int = 0
 
 
 class LogRange(NamedTuple):
@@ -54,6 +59,10 @@ class LogRange(NamedTuple):
     end: int
 
 
+class RefusedPlaceError(RuntimeError):
+    """A partition must not be read from where it stands; the message says why, and what resolves it."""
+
+
 class PositionSource(Protocol):
     """Where partitions are to be read from."""
 
@@ -61,12 +70,16 @@ class PositionSource(Protocol):
         """The id of a partition's position; of one that has been assigned."""
 
     def positions(self, ranges: Mapping[TP, LogRange]) -> Mapping[TP, int]:
-        """The next offset of each partition, checked against what its log holds; may take database time."""
+        """The next offset of each partition, checked against what its log holds; may take database time.
+
+        Raises:
+            RefusedPlaceError: a position is not of this log.
+        """
 
 
 @dataclass(slots=True)
 class _Place:
-    """Where one partition is being read; `expected` is the next offset that an agent must be given.
+    """Where one partition is being read; `expected` is the next offset that an agent must be given, `found` the first.
 
     `jump`: where a read went on instead, seen once and read again. The second time it is believed: the offsets between
     hold no record (transaction markers, compaction). The first time it may be our own doing: a read that a rebalance
@@ -75,6 +88,7 @@ class _Place:
 
     expected: int
     epoch: int
+    found: int
     jump: int | None = None
 
 
@@ -138,14 +152,25 @@ class BatchConsumer(driver.Consumer):
         positions = await asyncio.to_thread(app.position_source.positions, ranges)
         self._epochs += 1
         for tp, offset in positions.items():
-            self._places[tp] = _Place(offset, self._epochs)
+            self._places[tp] = _Place(offset, self._epochs, offset)
             await self._seek(tp, offset)
             self._read_offset[tp] = offset
+        app.placed = frozenset(self._places)
         return positions
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Faust's question at each assignment; the answer is Postgres's, not Kafka's."""
-        return await self.find_place(self.assignment())
+        """Faust's question at each assignment; the answer is Postgres's, not Kafka's.
+
+        Where there is none, because the database or a broker is away, the reading loop asks again.
+        """
+        try:
+            return await self.find_place(self.assignment())
+        except RefusedPlaceError as refused:
+            _log.error("position_refused", error=told(refused))
+            raise
+        except Exception as error:  # noqa: BLE001 (an outage must not end the worker, whatever it looks like)
+            _log.error("place_not_found", error=told(error))
+            return {}
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget partitions that are someone else's now."""
@@ -153,6 +178,7 @@ class BatchConsumer(driver.Consumer):
         for tp in revoked:
             self._places.pop(tp, None)
             self._durable.pop(tp, None)
+        cast("BatchApp", self.app).placed = frozenset(self._places)
 
     def ack(self, message: Any) -> bool:
         """An agent has taken the event: it says nothing about the database, so nothing is to be committed yet."""
@@ -197,6 +223,9 @@ class BatchConsumer(driver.Consumer):
                 await self._deliver(batch)
         if self.loop.time() >= self._looked_at + _poll_seconds:
             await self._pass_over_nothing()
+            unplaced = self.assignment() - self._places.keys()
+            if unplaced and self.flow_active:
+                await self._find_again(unplaced)
             self._looked_at = self.loop.time()
 
     async def _next_batch(self, tp: TP, records: Sequence[Record]) -> RecordBatch | None:
@@ -205,17 +234,41 @@ class BatchConsumer(driver.Consumer):
         if place is None:
             return None
         fresh = [record for record in records if record.offset >= place.expected]
-        if not fresh or not await self._believed(tp, place, fresh[0].offset):
+        if not fresh:  # the log begins anew below what was read, or these are from before a seek
+            await self._find_again([tp])
             return None
-        return RecordBatch(tp, place.expected, fresh[-1].offset + 1, fresh, place.epoch)
+        if not await self._believed(tp, place, fresh[0].offset):
+            return None
+        next_offset = fresh[-1].offset + 1
+        behind = max(self.highwater(tp) - next_offset, 0)
+        return RecordBatch(tp, place.expected, next_offset, fresh, place.epoch, behind)
 
     async def _believed(self, tp: TP, place: _Place, offset: int) -> bool:
-        """Whether reading may go on at an offset; a jump over what was expected is read once more first."""
-        if offset <= place.expected or place.jump == offset:
+        """Whether reading may go on at an offset; a jump over what was expected is read once more first.
+
+        Where Kafka has dropped what was expected, that is a hole, which the source of positions counts: once everything
+        before it is in the database.
+        """
+        if offset <= place.expected:
             return True
+        if place.jump == offset and (await self.earliest_offsets(tp))[tp] <= place.expected:
+            return True
+        if place.jump == offset and max(self._durable.get(tp, 0), place.found) >= place.expected:
+            await self._find_again([tp])
+            return False
         place.jump = offset
         await self._seek(tp, place.expected)
         return False
+
+    async def _find_again(self, tps: Iterable[TP]) -> None:
+        """Ask for places while reading; a refusal ends the worker, anything else is asked again later."""
+        try:
+            await self.find_place(tps)
+        except RefusedPlaceError as refused:
+            _log.error("position_refused", error=told(refused))
+            await self.app.crash(refused)
+        except Exception as error:  # noqa: BLE001 (an outage must not end the worker, whatever it looks like)
+            _log.error("place_not_found", error=told(error))
 
     async def _pass_over_nothing(self) -> None:
         """Where the reader stands behind what was delivered, the offsets between hold no record (C1)."""
@@ -269,12 +322,16 @@ class BatchTopic(faust.Topic):
 
 
 class BatchApp(faust.App):
-    """A Faust app whose agents consume batches."""
+    """A Faust app whose agents consume batches. `placed`: the partitions it reads, their positions loaded."""
 
     position_source: PositionSource
+    placed: frozenset[TP] = frozenset()
 
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self)
+
+    def _create_directories(self) -> None:
+        """There are no tables, so nothing is kept on disk: the file system may be read-only."""
 
     def batch_topic(self, name: str) -> BatchTopic:
         """A topic to hang an agent on."""

@@ -22,27 +22,35 @@ from sqlalchemy import Engine
 
 from attribution.attribute import InputRules
 from pipeline import metrics
-from pipeline.positions import PositionBeyondLogError, Positions
-from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, described, joined
+from pipeline.kafka_security import faust_credentials
+from pipeline.logs import told
+from pipeline.positions import Positions
+from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, joined
 from pipeline.prepare import InputSpec, Message, decode, kafka_instant, latest_start, prepare
+from pipeline.readability import Readability, TooManyUnreadableError
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
-from pipeline.transport import BatchApp, RecordBatch
+from pipeline.topic_ids import KafkaTopicIds
+from pipeline.transport import BatchApp, RecordBatch, RefusedPlaceError
+from pipeline.watching import WorkerView
 
 _log = structlog.get_logger(__name__)
 _back_off_seconds: Final = (0.1, 0.5, 2.0, 5.0, 10.0)
 _buffered_batches_max: Final = 8
-_prepared_batches_max: Final = 8
-_batches_per_transaction_max: Final = 4
+_prepared_records_max: Final = 48_000
+_transaction_records_max: Final = 16_000
+_gather_seconds_max: Final = 2.0
+_gather_look_seconds: Final = 0.02
 _transactions_at_once_max: Final = 3
 _collect_after_objects: Final = 200_000
 
 
-def build_app(settings: Settings, engine: Engine) -> BatchApp:
+def build_app(settings: Settings, engine: Engine, view: WorkerView) -> BatchApp:
     """The Faust app with one agent per input topic; nothing is connected yet."""
     app = BatchApp(
         settings.consumer_group,
         broker=f"kafka://{settings.kafka_bootstrap_servers.replace(',', ';')}",
+        broker_credentials=faust_credentials(settings.kafka_security),
         broker_max_poll_records=settings.batch_records_max,
         broker_session_timeout=settings.session_timeout_seconds,
         broker_heartbeat_interval=settings.session_timeout_seconds / 3,
@@ -57,18 +65,21 @@ def build_app(settings: Settings, engine: Engine) -> BatchApp:
         store="memory://",
         logging_config=None,
     )
-    app.position_source = Positions(engine)
+    # The embedded broker, which is the only one without LogAppendTime, tells no ids either.
+    topic_ids = KafkaTopicIds(settings.kafka_bootstrap_servers, settings.kafka_security)
+    app.position_source = Positions(engine, topic_ids if settings.require_log_append_time else None)
     snapshots = Snapshots(engine)
     poster = BatchPoster(engine)
     for topic in settings.inputs:
         ingest = Ingest(app, settings, topic, snapshots, poster)
         app.agent(app.batch_topic(topic.topic), name=f"ingest-{topic.topic}")(ingest.run)
+    view.app, view.snapshots = app, snapshots
     return app
 
 
-def run_worker(settings: Settings, engine: Engine) -> None:
+def run_worker(settings: Settings, engine: Engine, view: WorkerView) -> None:
     """Run the agents until SIGTERM or SIGINT; the process ends with Faust's exit status."""
-    app = build_app(settings, engine)
+    app = build_app(settings, engine, view)
     # Records are made and dropped by the thousand and hold no cycles: looking for some after every 700 costs a fifth.
     gc.collect()
     gc.freeze()
@@ -76,6 +87,7 @@ def run_worker(settings: Settings, engine: Engine) -> None:
     worker = faust.Worker(
         app, loglevel=settings.log_level.upper(), redirect_stdouts=False, override_logging=False, quiet=True
     )
+    worker.spinner = None  # it writes terminal codes among the log lines
     sys.exit(worker.execute_from_commandline())
 
 
@@ -102,7 +114,8 @@ class Ingest:
     """One agent's work: from the batches of one topic to committed rows.
 
     Each partition has a lane of prepared batches. While one transaction of a lane is in the database, the next batches
-    are prepared and join the lane, and go into its next transaction together: transactions grow with the backlog.
+    are prepared and join the lane. Transactions grow with the backlog: where the log holds more than another batch,
+    a lane gathers many before it writes; where it does not, each batch is written at once.
     """
 
     def __init__(
@@ -118,7 +131,10 @@ class Ingest:
         )
         self._lanes: defaultdict[TP, deque[_Prepared]] = defaultdict(deque)
         self._writers: dict[TP, asyncio.Task[None]] = {}
+        self._prepared_records = 0
+        self._room = asyncio.Event()
         self._failures = 0
+        self._readable = Readability()
 
     async def run(self, stream: AsyncIterator[Any]) -> None:
         """Consume batches for ever: prepare one while those before are being written."""
@@ -127,22 +143,47 @@ class Ingest:
             if prepared is None:
                 continue
             self._lanes[batch.tp].append(_Prepared(batch, prepared))
+            self._prepared_records += len(prepared.items)
             if batch.tp not in self._writers:
                 self._writers[batch.tp] = asyncio.create_task(self._write_lane(batch.tp))
-            while sum(map(len, self._lanes.values())) >= _prepared_batches_max:
-                await asyncio.wait(self._writers.values(), return_when=asyncio.FIRST_COMPLETED)
+            while self._prepared_records >= _prepared_records_max:
+                self._room.clear()
+                await self._room.wait()
 
     async def _write_lane(self, tp: TP) -> None:
         """Write what a partition's lane holds, in order, until it is empty."""
-        lane = self._lanes[tp]
         try:
-            while lane:
-                taken = [lane.popleft() for _ in range(min(len(lane), _batches_per_transaction_max))]
+            while self._lanes[tp]:
+                await self._gather(self._lanes[tp])
+                taken = self._take(self._lanes[tp])
                 current = [each for each in taken if self._consumer.is_current(each.batch)]
                 if current:
                     await self._post(current[0].batch, joined([each.prepared for each in current]))
         finally:
             del self._writers[tp]
+
+    async def _gather(self, lane: deque[_Prepared]) -> None:
+        """Wait for more of a backlog, while there is room for it."""
+        clock = asyncio.get_running_loop()
+        until = clock.time() + _gather_seconds_max
+        while (  # noqa: ASYNC110 (there is more than one thing to wait for)
+            lane[-1].batch.behind > self._settings.batch_records_max
+            and sum(len(each.prepared.items) for each in lane) < _transaction_records_max
+            and self._prepared_records < _prepared_records_max
+            and clock.time() < until
+        ):
+            await asyncio.sleep(_gather_look_seconds)
+
+    def _take(self, lane: deque[_Prepared]) -> list[_Prepared]:
+        """The batches of a lane's next transaction."""
+        taken = [lane.popleft()]
+        records = len(taken[0].prepared.items)
+        while lane and records + len(lane[0].prepared.items) <= _transaction_records_max:
+            taken.append(lane.popleft())
+            records += len(taken[-1].prepared.items)
+        self._prepared_records -= records
+        self._room.set()
+        return taken
 
     @property
     def _consumer(self) -> Any:
@@ -154,12 +195,22 @@ class Ingest:
         try:
             position_id = self._app.position_source.id_of(batch.tp)
             spec = input_spec(self._settings, self._topic, position_id)
-            decoded = decode(spec, map(_message, batch.records))
+            with metrics.timed(batch.tp.topic, "decode"):
+                decoded = decode(spec, map(_message, batch.records))
+            if self._settings.unreadable_share_max is not None:
+                self._readable.look(decoded, self._settings.unreadable_share_max)
             latest = latest_start(decoded)
             snapshot = self._snapshots.current
             if latest is not None and latest > snapshot.as_of:
                 snapshot = await asyncio.to_thread(self._snapshots.refresh)
-            items = prepare(spec, decoded, snapshot)
+            with metrics.timed(batch.tp.topic, "attribute"):
+                items = prepare(spec, decoded, snapshot)
+        except TooManyUnreadableError as refused:
+            _log.error(
+                "too_many_unreadable", **_place(batch.tp), offset=batch.first_offset, error=told(refused)
+            )
+            await self._app.crash(refused)
+            return None
         except Exception as error:  # noqa: BLE001 (the partition must go on by itself, whatever this was)
             await self._recover(batch, error)
             return None
@@ -169,7 +220,8 @@ class Ingest:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            counts = await loop.run_in_executor(self._database, self._poster.post, prepared)
+            with metrics.timed(batch.tp.topic, "post"):
+                counts = await loop.run_in_executor(self._database, self._poster.post, prepared)
             self._failures = 0
             self._consumer.mark_durable(batch.tp, prepared.next_offset)
             self._tell(batch.tp, prepared, counts, loop.time() - started)
@@ -186,20 +238,22 @@ class Ingest:
                 **_place(batch.tp),
                 offset=batch.first_offset,
                 retry_seconds=pause,
-                error=described(error),
+                error=told(error),
             )
             metrics.BATCH_FAILURES.labels(topic=batch.tp.topic).inc()
             await asyncio.sleep(pause)
         else:
             _log.warning("place_lost", **_place(batch.tp), offset=batch.first_offset)
+            metrics.PLACES_LOST.labels(topic=batch.tp.topic).inc()
         while self._consumer.is_current(batch) and not self._app.should_stop:
             try:
                 await self._consumer.find_place([batch.tp])
-            except PositionBeyondLogError as refused:
+            except RefusedPlaceError as refused:
+                _log.error("position_refused", error=told(refused))
                 await self._app.crash(refused)
                 return
             except Exception as again:  # noqa: BLE001 (the database may be away for long: keep trying)
-                _log.error("place_not_found", **_place(batch.tp), error=described(again))
+                _log.error("place_not_found", **_place(batch.tp), error=told(again))
                 await asyncio.sleep(_back_off_seconds[-2])
             else:
                 return
@@ -209,7 +263,7 @@ class Ingest:
     ) -> None:
         for (outcome, reason), records in counts.items():
             metrics.RECORDS.labels(topic=tp.topic, outcome=outcome, reason=reason).inc(records)
-        metrics.POSTING_SECONDS.labels(topic=tp.topic).observe(seconds)
+        metrics.BATCH_RECORDS.labels(topic=tp.topic).observe(len(prepared.items))
         _log.info(
             "batch",
             **_place(tp),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, NamedTuple
 
 import typer
+from sqlalchemy import Connection, Engine
 
 from pipeline import closer
 from pipeline.boundaries import KafkaBoundaries
@@ -19,8 +22,11 @@ from pipeline.cli.output import (
     show,
     show_one,
 )
+from pipeline.explain_context import sip_reading
 from rollup import audit_store, months_store, reading_store, unattributed_store
 from rollup.close_store import AggregatesDifferError, NotSealedError
+from rollup.months_store import Blocker, PeriodRow
+from rollup.statement import UnknownRendererError
 from schemas.statements import Statement
 
 Month = Annotated[str, typer.Argument(help="A month, such as 2026-10.")]
@@ -70,18 +76,26 @@ def period_status(*, as_json: AsJson = False) -> None:
                 row.cutoff_at,
                 row.sealed_at,
                 row.closed_at,
-                [each.text for each in months_store.what_blocks(connection, row.period, now, waits)],
+                _waits_for(row, months_store.what_blocks(connection, row.period, now, waits)),
             )
             for row in months_store.period_rows(connection)
         ]
     show(rows, as_json=as_json, title="months")
 
 
+def _waits_for(row: PeriodRow, blockers: Sequence[Blocker]) -> list[str]:
+    if row.state == "sealed":
+        return [f"its statements, which are made next: `period close {row.period}` says what stops them"]
+    return [each.text for each in blockers]
+
+
 def period_close(month: Month, *, as_json: AsJson = False) -> None:
     """Seal and close a month once all it waits for is there; exit code 3 says what it still waits for."""
     period, settings = period_argument(month), session.settings()
     source = KafkaBoundaries(
-        settings.kafka_bootstrap_servers, require_log_append_time=settings.require_log_append_time
+        settings.kafka_bootstrap_servers,
+        settings.kafka_security,
+        require_log_append_time=settings.require_log_append_time,
     )
     with session.database("period close") as engine:
         try:
@@ -104,7 +118,7 @@ def period_rebuild(month: Month, *, as_json: AsJson = False) -> None:
     with session.transaction("period rebuild") as connection:
         try:
             rebuilt = audit_store.rebuild(connection, period_argument(month))
-        except NotSealedError as error:
+        except (NotSealedError, UnknownRendererError) as error:
             raise Refused(str(error)) from error
     show(rebuilt, as_json=as_json, title=f"{month} rebuilt")
     if not all(each.same for each in rebuilt):
@@ -170,14 +184,25 @@ def unattributed(*, period: OfPeriod = None, account: OfAccount = None, as_json:
     """Show why usage has no tenant and which X-Tenant headers were ignored, by reason, account and asset."""
     with session.transaction("unattributed") as connection:
         month = period_argument(period) if period else None
-        rows = unattributed_store.unattributed(connection, month, account)
+        rows = unattributed_store.unattributed(connection, month, account, sip_reading(session.settings()))
     show(rows, as_json=as_json, title="without a tenant, or with an ignored header", empty="none")
 
 
-def reconcile(*, as_json: AsJson = False) -> None:
-    """Compare ledger, sums, statements and their hash chain; exit code 1 where anything differs."""
-    with session.transaction("reconcile") as connection:
-        found = audit_store.reconcile(connection)
+def reconcile(*, period: OfPeriod = None, as_json: AsJson = False) -> None:
+    """Compare ledger, sums, statements, account totals and the hash chain; exit code 1 where anything differs.
+
+    Takes about twice the time of one scan of the ledger; --period looks at one month's ledger rows only.
+    """
+    only = period_argument(period) if period else None
+    with session.database("reconcile") as engine, _one_moment(engine) as connection:
+        found = audit_store.reconcile(connection, only)
     show(found, as_json=as_json, title="differences", empty="none")
     if found:
         raise Refused(f"{len(found)} differences")
+
+
+@contextmanager
+def _one_moment(engine: Engine) -> Iterator[Connection]:
+    """A transaction that sees one moment, however much is posted meanwhile."""
+    with engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
+        yield connection

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Final
 
+import structlog
 import typer
-from prometheus_client import start_http_server
 from sqlalchemy import Engine, text
 
 from attribution import installation_store
@@ -14,16 +16,20 @@ from attribution.details import RefusedChangeError
 from invoicing.sandbox.server import Sandbox
 from pipeline.cli import session
 from pipeline.cli.output import AsJson, Refused, period_argument, say, show_one
+from pipeline.database import MigrationBlockedError
 from pipeline.database import migrate as migrate_database
+from pipeline.health import PortTakenError
 from pipeline.invoicer import run_invoicer, stripe_gateway
 from pipeline.jobs import running_jobs
 from pipeline.logs import configure_logs
 from pipeline.settings import Settings
 from pipeline.signals import stop_on_signals
+from pipeline.watching import watched_invoicer, watched_worker
 from pipeline.worker import run_worker
 from rollup import months_store
 from schemas.periods import Period
 
+_log = structlog.get_logger(__name__)
 _bootstrap_poll_seconds: Final = 2.0
 _months_back_max: Final = 14  # 400 days: nothing older can be posted (L6)
 
@@ -45,7 +51,10 @@ def add_to(app: typer.Typer) -> None:
 def migrate() -> None:
     """Bring the database's schema up to this version; safe to repeat and beside running workers."""
     with session.database("migrate") as engine:
-        migrate_database(engine)
+        try:
+            migrate_database(engine)
+        except MigrationBlockedError as error:
+            raise Refused(str(error)) from error
     say("the schema is up to date")
 
 
@@ -86,10 +95,14 @@ def bootstrap_finish(
 def worker() -> None:
     """Consume call records and SIP events, and do the jobs around them (resolver, month close, relay) until SIGTERM."""
     settings = _service_settings()
-    with session.database("worker") as engine:
+    with (
+        _refused_without_port(),
+        session.database("worker") as engine,
+        watched_worker(settings, engine) as view,
+    ):
         _wait_for_bootstrap(engine)
         with running_jobs(settings, engine):
-            run_worker(settings, engine)
+            run_worker(settings, engine, view)
 
 
 def invoicer() -> None:
@@ -100,8 +113,13 @@ def invoicer() -> None:
         stripe_gateway(settings)
     except ValueError as error:
         raise Refused(str(error), exit_code=2) from error
-    with session.database("invoicer") as engine, stop_on_signals(stop):
-        run_invoicer(settings, engine, stop)
+    with (
+        _refused_without_port(),
+        session.database("invoicer") as engine,
+        stop_on_signals(stop),
+        watched_invoicer(settings, engine) as pulse,
+    ):
+        run_invoicer(settings, engine, stop, pulse=pulse)
 
 
 def sandbox(
@@ -121,9 +139,15 @@ def sandbox(
 def _service_settings() -> Settings:
     settings = session.settings()
     configure_logs(settings.log_level)
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, settings.metrics_host)
     return settings
+
+
+@contextmanager
+def _refused_without_port() -> Iterator[None]:
+    try:
+        yield
+    except PortTakenError as error:
+        raise Refused(f"TENANT_BILLING_METRICS_PORT: {error}") from error
 
 
 def _wait_for_bootstrap(engine: Engine) -> None:
@@ -134,8 +158,6 @@ def _wait_for_bootstrap(engine: Engine) -> None:
             if connection.execute(text("select state = 'running' from installation")).scalar_one():
                 return
         if not told:
-            say(
-                "waiting: the installation is in the state bootstrap; `tenant-billing bootstrap finish` ends it"
-            )
+            _log.info("waiting_for_bootstrap", until="`tenant-billing bootstrap finish` has been run")
             told = True
         threading.Event().wait(_bootstrap_poll_seconds)

@@ -1,4 +1,4 @@
-"""What comes in and what became of it: publish, held, quarantine, conservation."""
+"""What comes in, and what waits: publish, held."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import typer
 from confluent_kafka import KafkaException
 
 from pipeline.cli import session
-from pipeline.cli.output import AsJson, Refused, print_json, progress, say, show, show_one
+from pipeline.cli.output import AsJson, Refused, print_json, progress, say, show
+from pipeline.explain import waits_for
 from pipeline.publisher import PublishReport, publish_lines
 from rollup import reading_store
+from rollup.explain_store import topics_read
 
 _rows_max = 1000
 
@@ -24,12 +26,6 @@ def add_to(app: typer.Typer) -> None:
     held = typer.Typer(no_args_is_help=True, help="Records that wait for their tenant to be told.")
     held.command("list")(held_list)
     app.add_typer(held, name="held")
-    quarantine = typer.Typer(
-        no_args_is_help=True, help="Records that could not be read or must not be posted."
-    )
-    quarantine.command("list")(quarantine_list)
-    app.add_typer(quarantine, name="quarantine")
-    app.command()(conservation)
 
 
 def publish(
@@ -59,39 +55,18 @@ def publish(
 
 
 def held_list(*, as_json: AsJson = False) -> None:
-    """List held records with what they wait for, oldest first."""
+    """List held records with what they wait for, oldest first, and how far SIP events have been read."""
     with session.transaction("held list") as connection:
-        rows = reading_store.held(connection, _rows_max)
+        held = reading_store.held(connection, _rows_max)
+        read = topics_read(connection, [topic.topic for topic in session.settings().inputs_of("sip")])
+    through = [each.read_through_at for each in read]
+    sip_read_through_at = None if None in through else min(through, default=None)  # type: ignore[type-var]
+    rows = [
+        row._asdict()
+        | {"waits_for": waits_for(row.reason, row.hold_until), "sip_read_through_at": sip_read_through_at}
+        for row in held
+    ]
     show(rows, as_json=as_json, title="held records", empty="none")
-
-
-def quarantine_list(
-    *,
-    reason: Annotated[str | None, typer.Option(help="Only this reason, such as unreadable.")] = None,
-    account: Annotated[str | None, typer.Option(help="Only this account, by its code.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Replayed and discarded ones too.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """List records in quarantine, oldest first."""
-    with session.transaction("quarantine list") as connection:
-        rows = reading_store.quarantined(
-            connection, reason=reason, account=account, state=None if everything else "open", limit=_rows_max
-        )
-    show(rows, as_json=as_json, title="quarantine", empty="nothing")
-
-
-def conservation(*, as_json: AsJson = False) -> None:
-    """Show that received = posted + duplicate + held + quarantined + ignored + context; exit code 1 if it does not hold."""
-    with session.transaction("conservation") as connection:
-        line = reading_store.conservation(connection)
-        counts = reading_store.outcome_counts(connection)
-    if as_json:
-        print_json({**line._asdict(), "holds": line.holds, "outcomes": [each._asdict() for each in counts]})
-    else:
-        show(counts, as_json=False, title="outcomes")
-        show_one(line, as_json=False, title="conservation")
-    if not line.holds:
-        raise Refused("the counts are not those of the tables")
 
 
 def _publish(topic: str, lines: BinaryIO, total: int | None) -> PublishReport:
@@ -103,9 +78,16 @@ def _publish(topic: str, lines: BinaryIO, total: int | None) -> PublishReport:
             advance(sent - shown)
             shown = sent
 
-        servers = session.settings().kafka_bootstrap_servers
+        settings = session.settings()
         try:
-            return publish_lines(servers, topic, lines, key_of=_call_id, progress=told)
+            return publish_lines(
+                settings.kafka_bootstrap_servers,
+                topic,
+                lines,
+                key_of=_call_id,
+                progress=told,
+                security=settings.kafka_security,
+            )
         except KafkaException as error:
             why = error.args[0].str() if error.args else error
             raise Refused(f"record {shown + 1} cannot be sent, those before it were: {why}") from error

@@ -362,7 +362,7 @@ def test_statements_and_invoices_are_shown(month: World, type_: CommandLine) -> 
     month.receive(b"tombstone follows", None, at=utc("2026-09-10 13:00"), topic="sip.raw")
     month.resolve()
     preview = ("invoice", "preview", "carrier", "shop.example.com", "2026-09")
-    assert "once it is closed" in type_(*preview, code=1).err
+    assert "has no billing profile" in type_(*preview, code=1).err
     close(month, "2026-09")
     listed = type_("statement", "list", "--period", "2026-09", "--account", "carrier", "--json").json
     assert {(each["kind"], each["tenant"], each["usage_cost"]) for each in listed} == {

@@ -5,20 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import pytest
 from confluent_kafka import Producer
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import OperationalError
 
 from pipeline.boundaries import BoundariesUnavailableError
 from pipeline.closer import Closed, Waiting, close_month, closer_round, make_months_ahead, run_closer
-from pipeline.election import elected
 from pipeline.settings import InputTopic, Settings
 from rollup.months_store import BlockerKind, Waits, database_now, make_months, period_rows, what_blocks
 from rollup.reading_store import statements
-from schemas.locks import Lock
 from schemas.periods import Period
 from tests.rollup.builders import World
 
@@ -149,21 +146,37 @@ def test_when_kafka_does_not_answer_the_month_waits_for_it(database: Engine, pas
     assert [each.text for each in found.blockers] == ["no broker answers"]
 
 
+def hold(engine: Engine, day: date, received_at: datetime) -> None:
+    run(
+        engine,
+        "insert into held_records (started_date, key, content, reason, hold_until, switch, record_id, started_at, "
+        "received_at, position_id, kafka_offset, value) select :day, gen_random_uuid(), gen_random_uuid(), "
+        "'sip_context', now(), 'sbc-1', 'x', cast(:day as timestamp) at time zone 'UTC', :received_at, id, 0, '' "
+        "from stream_positions",
+        day=day,
+        received_at=received_at,
+    )
+
+
 def test_a_held_record_of_the_month_blocks_its_seal_and_one_of_another_month_does_not(
     database: Engine, past: Period
 ) -> None:
-    held = (
-        "insert into held_records (started_date, key, content, reason, hold_until, switch, record_id, started_at, "
-        "received_at, position_id, kafka_offset, value) select :day, gen_random_uuid(), gen_random_uuid(), "
-        "'sip_context', now(), 'sbc-1', 'x', cast(:day as timestamp) at time zone 'UTC', now(), id, 0, '' "
-        "from stream_positions"
-    )
-    run(database, held, day=past.last_day)
-    run(database, held, day=past.next().first_day)
+    hold(database, past.last_day, past.ends_at)
+    hold(database, past.next().first_day, past.ends_at)
     found = close_month(database, SETTINGS, Ends(), past)
     assert isinstance(found, Waiting)
-    assert found.blockers[0].text.startswith(f"1 records of {past} are held (sip_context)")
+    assert [each.text.split(", at", 1)[0] for each in found.blockers] == [
+        f"1 records of {past} are held (sip_context)"
+    ]
     run(database, "delete from held_records where started_date = :day", day=past.last_day)
+    assert isinstance(close_month(database, SETTINGS, Ends(), past), Closed)
+
+
+def test_a_held_record_that_came_after_the_cutoff_is_not_waited_for(database: Engine, past: Period) -> None:
+    cutoff = past.ends_at + timedelta(hours=48)
+    hold(database, past.last_day, cutoff - timedelta(milliseconds=1))
+    assert kinds(close_month(database, SETTINGS, Ends(), past)) == [BlockerKind.HELD]
+    run(database, "update held_records set received_at = :cutoff", cutoff=cutoff)
     assert isinstance(close_month(database, SETTINGS, Ends(), past), Closed)
 
 
@@ -210,44 +223,6 @@ def test_closing_at_once_from_many_sides_gives_one_statement_per_tenant(
         assert connection.scalar(text("select count(*) from outbox")) == 3
 
 
-def test_a_close_that_dies_leaves_the_month_sealed_and_the_next_one_gives_the_same_statement(
-    database: Engine, past: Period
-) -> None:
-    run(
-        database,
-        "create function fail() returns trigger language plpgsql as $$ begin raise exception 'disk full'; end $$",
-    )
-    run(database, "create trigger fail before insert on outbox execute function fail()")
-    with pytest.raises(Exception, match="disk full"):
-        close_month(database, SETTINGS, Ends(), past)
-    with database.connect() as connection:
-        sealed = period_rows(connection)[0]
-        assert (sealed.state, statements(connection)) == ("sealed", ())
-    run(database, "drop trigger fail on outbox")
-    assert isinstance(close_month(database, SETTINGS, Ends(), past), Closed)
-    with database.connect() as connection:
-        assert period_rows(connection)[0].sealed_at == sealed.sealed_at
-
-
-def test_a_seal_waits_for_a_batch_that_is_being_posted_and_reads_what_it_wrote(
-    database: Engine, past: Period
-) -> None:
-    with database.begin() as posting, ThreadPoolExecutor(1) as pool:
-        posting.execute(text("select pg_advisory_xact_lock_shared(:key)"), {"key": Lock.PERIODS})
-        world = World.__new__(World)
-        world.connection = posting
-        world.position_id = world.one("select id from stream_positions")
-        closing = pool.submit(close_month, database, SETTINGS, Ends(), past)
-        with pytest.raises(TimeoutError):
-            closing.result(timeout=0.5)
-        account = world.one("select id from accounts")
-        world.record(account, None, past.starts_at, cost="4")
-        posting.commit()
-        found = closing.result(timeout=10)
-    assert isinstance(found, Closed)
-    assert [str(month.usage_cost) for month in found.month.accounts] == ["4.250000"]
-
-
 def test_the_closer_closes_each_month_that_is_due_and_makes_those_ahead(
     database: Engine, past: Period
 ) -> None:
@@ -283,29 +258,6 @@ def test_making_months_gives_way_to_a_long_reader_of_the_ledger(database: Engine
         reader.execute(text("select count(*) from usage_records"))
         assert make_months_ahead(database, SETTINGS) == ()
     assert len(make_months_ahead(database, SETTINGS)) == SETTINGS.months_ahead + 1
-
-
-def test_one_candidate_is_elected_and_another_when_it_gives_up(database: Engine) -> None:
-    with elected(database, Lock.CLOSER) as first:
-        assert first()
-        with elected(database, Lock.CLOSER) as second:
-            assert not second()
-    with elected(database, Lock.CLOSER) as third:
-        assert third()
-
-
-def test_a_leader_whose_session_is_cut_learns_that_it_leads_no_longer(database: Engine) -> None:
-    with elected(database, Lock.CLOSER) as leading:
-        assert leading()
-        run(
-            database,
-            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objid = :key",
-            key=int(Lock.CLOSER),
-        )
-        with pytest.raises(OperationalError):
-            leading()
-        with elected(database, Lock.CLOSER) as successor:
-            assert successor()
 
 
 def test_the_closer_closes_by_itself_until_it_is_told_to_stop(database: Engine, past: Period) -> None:

@@ -1,0 +1,201 @@
+"""Quarantine is tried again, or given up: each record once, whoever repeats it, wherever it is killed (DESIGN 8).
+
+A replayed record goes the way of every other: decoded by its input's present format, attributed, rated, and written in
+one transaction with its own new state and its counts. What still cannot be posted stays, with its new reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from pipeline.posting import described, sqlstate, write
+from pipeline.prepare import Item, Message, Snapshot, decode, prepare, quarantined
+from pipeline.settings import Settings
+from pipeline.snapshot import Snapshots
+from pipeline.worker import input_spec
+from rollup import posting_store, quarantine_store
+from rollup.ledger import Identity, UsageRow
+from rollup.posting_store import Count, HeldRow, QuarantineRow
+from rollup.quarantine_store import Chosen, KeptRecord, Standing
+
+_log = structlog.get_logger(__name__)
+REPLAY_SHARD: Final = -1
+_records_max: Final = 1000
+_bytes_max: Final = 32 * 1024 * 1024
+_RETRYABLE: Final = frozenset({"40001", "40P01"})
+_DATA_ERROR_CLASSES: Final = ("22", "23")
+_attempts_max: Final = 5
+
+Outcomes = Counter[tuple[str, str]]
+Progress = Callable[[int], None]
+
+
+def replay(
+    engine: Engine,
+    settings: Settings,
+    snapshots: Snapshots,
+    chosen: Chosen,
+    *,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Outcomes:
+    """Try every chosen record that is open now once.
+
+    Args:
+        engine: where quarantine is.
+        settings: how each input is read now.
+        snapshots: who owns what; refreshed for every part.
+        chosen: which records.
+        dry_run: do the same and roll it back: only the answer remains.
+        progress: told after each part how many records it was.
+
+    Returns:
+        How many records came to each (outcome, reason); `quarantined` are those that stay.
+    """
+    job = _Replay(engine, settings, snapshots, chosen, dry_run)
+    total: Outcomes = Counter()
+    for ids in _parts(engine, chosen):
+        total += job.part(ids)
+        if progress:
+            progress(len(ids))
+    return total
+
+
+def discard(engine: Engine, chosen: Chosen, because: str, progress: Progress | None = None) -> int:
+    """Give every chosen record up that is open now: it stays quarantined in the counts and is never tried again.
+
+    Returns:
+        How many were given up by this call.
+    """
+    total = 0
+    for ids in _parts(engine, chosen):
+        with engine.begin() as connection:
+            total += quarantine_store.discard(connection, chosen, ids, because)
+        if progress:
+            progress(len(ids))
+    return total
+
+
+def _parts(engine: Engine, chosen: Chosen) -> Iterator[list[int]]:
+    """The ids of the chosen records in parts of a bounded size; records that come in meanwhile are not among them."""
+    with engine.connect() as connection:
+        last_id = quarantine_store.extent(connection, chosen).last_id
+    after_id = 0
+    while True:
+        with engine.connect() as connection:
+            ids = quarantine_store.next_ids(connection, chosen, after_id, last_id, _records_max, _bytes_max)
+        if not ids:
+            return
+        yield ids
+        after_id = ids[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Replay:
+    """What each part of one replay is done with."""
+
+    engine: Engine
+    settings: Settings
+    snapshots: Snapshots
+    chosen: Chosen
+    dry_run: bool
+
+    def part(self, ids: Sequence[int]) -> Outcomes:
+        """Replay a part in one transaction, or around the record that the database refuses for its data (L3)."""
+        for attempt in range(1, _attempts_max + 1):
+            try:
+                return self._once(ids)
+            except DBAPIError as error:
+                code = sqlstate(error)
+                if code in _RETRYABLE and attempt < _attempts_max:
+                    continue
+                if code[:2] not in _DATA_ERROR_CLASSES:
+                    raise
+                if len(ids) == 1:
+                    return self._once(ids, refused_for=described(error))
+                middle = len(ids) // 2
+                return self.part(ids[:middle]) + self.part(ids[middle:])
+        raise AssertionError("unreachable")
+
+    def _once(self, ids: Sequence[int], refused_for: str | None = None) -> Outcomes:
+        snapshot = self.snapshots.refresh()
+        with self.engine.connect() as connection, connection.begin() as transaction:
+            records = quarantine_store.lock(connection, self.chosen, ids)
+            total: Outcomes = Counter()
+            for position_id, group in _by_position(records).items():
+                tried = _refused(group, refused_for) if refused_for else self._tried(group, snapshot)
+                total += _write(connection, position_id, tried)
+            if self.dry_run:
+                transaction.rollback()
+        return total
+
+    def _tried(self, records: Sequence[KeptRecord], snapshot: Snapshot) -> dict[KeptRecord, Item]:
+        """What the records of one partition come to now; empty where no input reads their topic any more."""
+        topic = next((each for each in self.settings.inputs if each.topic == records[0].topic), None)
+        if topic is None:
+            _log.warning("replay_without_input", topic=records[0].topic, records=len(records))
+            return {}
+        spec = input_spec(self.settings, topic, records[0].position_id)
+        items = prepare(spec, decode(spec, map(_message, records)), snapshot)
+        return dict(zip(records, items, strict=True))
+
+
+def _write(connection: Connection, position_id: int, tried: Mapping[KeptRecord, Item]) -> Outcomes:
+    """Write what the records of one partition came to, and move their counts and states with it."""
+    stay = {record: item.outcome for record, item in tried.items() if isinstance(item.outcome, QuarantineRow)}
+    go = {record: item for record, item in tried.items() if record not in stay}
+    quarantine_store.keep(
+        connection,
+        [Standing(r.id, row.reason, row.detail, row.account_id, row.started_at) for r, row in stay.items()],
+    )
+    quarantine_store.set_aside(connection, [record.id for record in go])
+    written = write(connection, REPLAY_SHARD, list(go.values()))
+    quarantine_store.settle(connection, _resolutions(go, set(written.new)))
+    outcomes = written.counts + Counter(("quarantined", row.reason) for row in stay.values())
+    moved = Counter(outcomes)
+    moved.subtract(("quarantined", record.reason) for record in tried)
+    counts = [Count(outcome, reason, records) for (outcome, reason), records in moved.items()]
+    posting_store.count(connection, position_id, "replay", counts)
+    return outcomes
+
+
+def _resolutions(written: Mapping[KeptRecord, Item], posted: set[Identity]) -> dict[int, str]:
+    """What became of each record that was written; those that came back to quarantine are found by the store."""
+    resolutions = {}
+    for record, item in written.items():
+        match item.outcome:
+            case UsageRow(identity=identity):
+                resolutions[record.id] = "posted" if identity in posted else "duplicate"
+                posted.discard(identity)
+            case HeldRow():
+                resolutions[record.id] = "held"
+            case _:
+                resolutions[record.id] = "not billable"
+    return resolutions
+
+
+def _refused(records: Iterable[KeptRecord], why: str) -> dict[KeptRecord, Item]:
+    items = {}
+    for record in records:
+        message = _message(record)
+        row = quarantined(record.position_id, message, "refused_by_database", why)
+        items[record] = Item(message, row)
+    return items
+
+
+def _by_position(records: Iterable[KeptRecord]) -> dict[int, list[KeptRecord]]:
+    groups: dict[int, list[KeptRecord]] = defaultdict(list)
+    for record in records:
+        groups[record.position_id].append(record)
+    return dict(sorted(groups.items()))
+
+
+def _message(record: KeptRecord) -> Message:
+    return Message(record.kafka_offset, record.received_at, record.key, record.value)
