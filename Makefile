@@ -8,13 +8,13 @@ BIN := .venv/bin
 
 # What a shell may carry that would send an installation, or an import, elsewhere.
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV VIRTUAL_ENV
-export ONLY BENCH_JSON
+export ONLY BENCH_JSON FUZZ_SECONDS SEED INVOICES
 
-.PHONY: help setup demo up test check format bench lock clean
+.PHONY: help setup demo up test check format bench fuzz faults metrics documents invoice-faults lock clean
 .DEFAULT_GOAL := help
 
 help: ## list what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv and install what requirements.lock names; PYTHON=… chooses the interpreter
 
@@ -47,10 +47,26 @@ format: $(READY) ## format the code and mend what the linter can
 bench: $(READY) ## measure; ONLY=ingest runs one part, BENCH_JSON=FILE writes the figures
 	$(BIN)/python -m deploy.bench $(ARGUMENTS)
 
-lock: ## write requirements.lock anew from pyproject.toml; ARGUMENTS=--upgrade takes newer versions
+fuzz: $(READY) ## damaged messages against every format; FUZZ_SECONDS=600 runs longer, SEED=n repeats a run
+	$(BIN)/python -m deploy.fuzz
+
+metrics: $(READY) ## write deploy/metrics.md anew from the catalogue of metrics
+	$(BIN)/python -m pipeline.metrics.documentation > deploy/metrics.md
+
+documents: $(READY) ## write anew what is made from the code: schemas, settings, commands, metrics
+	$(BIN)/python -m deploy.documents
+
+invoice-faults: $(READY) ## one invoice per statement, whatever breaks; SEED=1 COUNT=2000 KILLS=50 (many minutes)
+	$(BIN)/python -m deploy.invoice_faults --seed $(or $(SEED),1) --count $(or $(COUNT),2000) --kills $(or $(KILLS),50)
+
+faults: $(READY) ## kills, frozen workers and outages on a real Kafka and Postgres; COUNT=200 kills, SEED=n plans the same again
+	$(BIN)/python -m deploy.faults --seed $(or $(SEED),1) --count $(or $(COUNT),20) $(ARGUMENTS)
+
+lock: ## write both lock files anew from pyproject.toml; ARGUMENTS=--upgrade takes newer versions
 	@uv=$$(command -v uv) || { "$(PYTHON)" -m venv .run/uv && .run/uv/bin/python -m pip install --quiet uv && uv=.run/uv/bin/uv; }; \
-	$$uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra dev $(ARGUMENTS) --output-file requirements.lock pyproject.toml
+	compile="$$uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header"; \
+	$$compile --extra dev $(ARGUMENTS) --output-file requirements.lock pyproject.toml && \
+	$$compile --constraint requirements.lock --output-file requirements-run.lock pyproject.toml
 
 clean: ## remove the environment, caches and everything fetched or kept under .run
 	rm -rf .venv .run build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -44,7 +44,7 @@ from pipeline.database import connect, migrate
 from pipeline.invoicer import stripe_gateway
 from pipeline.logs import configure_logs
 from pipeline.settings import Settings
-from rollup import reading_store
+from rollup import conservation_store
 from schemas.periods import Period
 
 _LOGS: Final = Path(".run/demo")
@@ -278,7 +278,7 @@ class Demo:
 
     def _held(self) -> int:
         with self.engine.connect() as connection:
-            return reading_store.conservation(connection).waiting
+            return conservation_store.conservation(connection).waiting
 
     def _decided_invoices(self) -> int:
         with self.engine.connect() as connection:

@@ -75,7 +75,7 @@ STARTS = (
     datetime(2026, 9, 30, 23, 57, tzinfo=UTC),
     datetime(2026, 8, 31, 23, 59, tzinfo=UTC),
 )
-RAW = "{method} sip:x@example.com SIP/2.0\r\nTo: <sip:x@example.com>{tag}\r\ni: {call_id}\r\nCSeq: {cseq} {method}\r\n{tenant}\r\n"
+RAW = "{method} sip:x@example.com SIP/2.0\r\nFrom: <sip:y@example.com>;tag=1\r\nTo: <sip:x@example.com>{tag}\r\ni: {call_id}\r\nCSeq: {cseq} {method}\r\n{tenant}\r\n"
 
 
 def _mostly(good: list[Any], bad: list[Any]) -> st.SearchStrategy[Any]:
@@ -174,32 +174,32 @@ stories = st.lists(st.tuples(messages, pauses), min_size=1, max_size=16)
 def test_product_and_auditor_come_to_the_same_end(
     database: Engine, story: list[tuple[Any, timedelta]]
 ) -> None:
-    world = _world(database)
+    world = furnished(database)
     name = f"switch-{next(_examples)}"
-    happenings = _happenings(story, name)
+    happenings = told_under(story, name)
     before = Counter(world.outcomes())
     for each in happenings:
-        world.receive(_value(each), at=each.received_at, topic=each.topic)
+        world.receive(value_of(each), at=each.received_at, topic=each.topic)
     world.resolve()
     report = auditor.audit(CARRIER, happenings)
     assert Counter(world.outcomes()) - before == Counter(report.outcomes())
-    assert _ledger(world, name) == sorted(map(_posted, _with_records(report, happenings)), key=str)
+    assert ledger_of(world, name) == sorted(map(posted_row, with_records(report, happenings)), key=str)
 
 
 @example(sizes=[12])
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(1, 6), min_size=1))
 def test_how_messages_fall_into_batches_changes_nothing(database: Engine, sizes: list[int]) -> None:
-    world = _world(database)
+    world = furnished(database)
     name = f"switch-{next(_examples)}"
     story = [(_plain(serial), timedelta(0)) for serial in range(12)]
-    happenings = _happenings(story, name)
+    happenings = told_under(story, name)
     before = Counter(world.outcomes())
     left = list(happenings)
     for size in [*sizes, len(left)]:
         batch, left = left[:size], left[size:]
         if batch:
-            world.receive(*map(_value, batch), at=RECEIVED)
+            world.receive(*map(value_of, batch), at=RECEIVED)
     assert Counter(world.outcomes()) - before == Counter(auditor.audit(CARRIER, happenings).outcomes())
 
 
@@ -216,7 +216,7 @@ def _plain(serial: int) -> dict[str, Any]:
     }
 
 
-def _world(database: Engine) -> World:
+def furnished(database: Engine) -> World:
     world = World(database, sip_wait_seconds=WAIT.total_seconds())
     if world.query("select from accounts"):
         return world
@@ -252,7 +252,7 @@ def _world(database: Engine) -> World:
     return world
 
 
-def _happenings(story: list[tuple[Any, timedelta]], switch: str) -> list[auditor.Received]:
+def told_under(story: list[tuple[Any, timedelta]], switch: str) -> list[auditor.Received]:
     """The story under a switch and Call-IDs of its own, each INVITE seen at an instant of its own."""
     at, received = RECEIVED, []
     records: list[dict[str, Any]] = []
@@ -301,11 +301,11 @@ def _raw(switch: str, *, method: str, call_id: str, cseq: int, tag: str | None, 
     )
 
 
-def _value(each: auditor.Received) -> dict[str, Any] | bytes | None:
+def value_of(each: auditor.Received) -> dict[str, Any] | bytes | None:
     return dict(each.value) if isinstance(each.value, dict) else each.value  # type: ignore[return-value]
 
 
-def _with_records(
+def with_records(
     report: auditor.Report, happenings: list[auditor.Received]
 ) -> list[tuple[auditor.Verdict, str]]:
     return [
@@ -315,7 +315,7 @@ def _with_records(
     ]
 
 
-def _posted(posted: tuple[auditor.Verdict, str]) -> tuple[Any, ...]:
+def posted_row(posted: tuple[auditor.Verdict, str]) -> tuple[Any, ...]:
     verdict, record_id = posted
     return (
         *(
@@ -331,7 +331,7 @@ def _posted(posted: tuple[auditor.Verdict, str]) -> tuple[Any, ...]:
     )
 
 
-def _ledger(world: World, switch: str) -> list[tuple[Any, ...]]:
+def ledger_of(world: World, switch: str) -> list[tuple[Any, ...]]:
     rows = world.query(
         "select u.record_id, to_char(u.started_date, 'YYYY-MM'), to_char(u.period, 'YYYY-MM'), a.code, t.code, u.reason, "
         "u.header_ignored, u.usage_class, u.answered, u.answered_seconds, u.billed_seconds, u.cost, u.currency "

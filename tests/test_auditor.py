@@ -134,6 +134,14 @@ def test_an_invite_later_than_the_wait_changes_nothing() -> None:
     assert judged(call(source_ip="192.0.2.9"), late).verdicts[0].attribution == "no_tenant_header"
 
 
+@pytest.mark.parametrize(("before", "tenant"), [(timedelta(0), "small"), (timedelta(milliseconds=1), None)])
+def test_an_invite_speaks_for_records_received_up_to_35_days_later(
+    before: timedelta, tenant: str | None
+) -> None:
+    old = invite(-timedelta(days=35) - before, "small")
+    assert judged(call(source_ip="192.0.2.9"), old).verdicts[0].tenant == tenant
+
+
 def test_the_highest_cseq_wins_and_two_sources_are_ambiguous() -> None:
     before = -timedelta(seconds=1)
     retried = judged(call(source_ip=None), invite(before, "big"), invite(before, "small", cseq=2))

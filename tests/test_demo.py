@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.stack.running import RunningStack, ServiceEndedError
+from deploy.demo import _LOGS
+from deploy.sample.carrier import sample_carrier
+from deploy.stack.running import SERVICES, RunningStack, ServiceEndedError
+from schemas.periods import Period
 
 ROOT = Path(__file__).parents[1]
+# a phone number, an address of either kind, a key, or what the mask of the logs leaves of one
+_SOMEBODYS = re.compile(r"\+\d{7}|\d{1,3}(\.\d{1,3}){3}|\S@\S|[rs]k_(test|live)|<(number|address|key)>")
 OUTCOMES = ("posted", "duplicate", "held", "quarantined", "ignored", "context")
 _start_seconds_max = 60.0
 
@@ -61,6 +67,19 @@ def test_invoices_went_out_and_phantoms_cost_their_account(demo: dict[str, Any])
 
 
 @pytest.mark.slow
+def test_the_logs_are_json_lines_one_for_each_batch_and_name_nobody(demo: dict[str, Any]) -> None:
+    lines = [line for name in SERVICES for line in (ROOT / _LOGS / f"{name}.log").read_text().splitlines()]
+    events = [json.loads(line) for line in lines]
+    batches = [event for event in events if event["event"] == "batch"]
+    assert sum(batch["records"] for batch in batches) == demo["acknowledged"]
+    assert all(sum(batch["outcomes"].values()) == batch["records"] for batch in batches)
+    assert {"statements_received", "released"} <= {event["event"] for event in events}
+    for line, event in zip(lines, events, strict=True):
+        assert not _SOMEBODYS.search(line)
+        assert not _said_in(event) & _names(Period.parse(demo["period"])), event
+
+
+@pytest.mark.slow
 def test_up_says_where_everything_is_and_stops_all_of_it() -> None:
     command = [sys.executable, "-u", "-m", "deploy.up"]
     with subprocess.Popen(
@@ -82,6 +101,21 @@ def test_a_service_that_ends_by_itself_is_named_with_its_log(tmp_path: Path) -> 
         stack.start_service("worker")
         with pytest.raises(ServiceEndedError, match=r"the worker ended by itself; its log is .*worker\.log"):
             _check_for_a_while(stack)
+
+
+def _names(period: Period) -> set[str]:
+    """Everybody's names, numbers and addresses in the demo, as words."""
+    carrier = sample_carrier(period)
+    owners = [each for tenant in carrier.tenants for each in (tenant.code, tenant.name)]
+    accounts = [
+        each for account in carrier.accounts for each in (account.code, account.name, account.stripe_account)
+    ]
+    assets = [each.number for each in carrier.numbers] + [each.network for each in carrier.networks]
+    return {word for each in (*owners, *accounts, *assets) if each for word in each.lower().split()}
+
+
+def _said_in(event: dict[str, Any]) -> set[str]:
+    return set(re.findall(r"[\w.:/+-]+", json.dumps(event).lower()))
 
 
 def _check_for_a_while(stack: RunningStack) -> None:

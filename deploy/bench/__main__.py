@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -14,14 +15,27 @@ from typing import Final
 
 from rich.console import Console
 
-from deploy.bench import ingest
+from deploy.bench import close, directory, formats, ingest, invoicing, load
 
 Figures = dict[str, float]
-PARTS: Final[dict[str, Callable[[Console], Figures]]] = {"ingest": ingest.run}
+PARTS: Final[dict[str, Callable[[Console], Figures]]] = {
+    "ingest": ingest.run,
+    "load": load.run,
+    "formats": formats.run,
+    "close": close.run,
+    "directory": directory.run,
+    "invoicing": invoicing.run,
+}
 
 
 def main() -> None:
     """Run what was asked for."""
+    argparse.ArgumentParser(
+        prog="python -m deploy.bench",
+        description=__doc__,
+        epilog=f"Parts: {', '.join(PARTS)}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     console = Console()
     only = os.environ.get("ONLY", "")  # noqa: TID251 (make passes its variables through the environment)
     if only and only not in PARTS:

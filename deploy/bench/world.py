@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from sqlalchemy import Engine, text
@@ -84,3 +84,32 @@ def call_records(count: int, tenants: int, period: Period, seed: int = 1) -> Ite
             "currency": "USD",
         }
         yield json.dumps(record, separators=(",", ":")).encode()
+
+
+def again_as_others(values: Sequence[bytes], copies: int) -> Iterator[bytes]:
+    """The records that `call_records` made with its first seed, so many times over, each time as other calls."""
+    for copy in range(1, copies + 1):
+        for value in values:
+            yield value.replace(b'"0001', b'"%04x' % (copy + 0x1000))
+
+
+def sip_events(count: int, tenants: int, period: Period) -> Iterator[bytes]:
+    """Initial INVITEs in the canonical form, of about 330 bytes."""
+    for serial in range(count):
+        tenant = serial % tenants + 1
+        event = {
+            "switch": "sbc-nyc-1",
+            "observed_at": utc_text(period.starts_at + timedelta(seconds=serial / 10)),
+            "source_ip": f"10.{tenant // 65536}.{tenant // 256 % 256}.{tenant % 256}",
+            "source_port": 5060,
+            "call_id": f"{serial:012x}-08c3-1238-9ba8-022c7a011cae",
+            "method": "INVITE",
+            "cseq": "102 INVITE",
+            "from_tag": f"{serial:08x}",
+            "headers": {
+                "X-Tenant": f"t{tenant}.example.com",
+                "User-Agent": "Example PBX 18.2",
+                "Max-Forwards": "70",
+            },
+        }
+        yield json.dumps(event, separators=(",", ":")).encode()

@@ -12,7 +12,7 @@ from deploy.sample.expected import Expected, Owner, Usage
 from deploy.sample.outcome_store import ClosedStatement
 from invoicing.listing_store import FeeListing, InvoiceListing
 from invoicing.phantom import PHANTOM_USAGE
-from rollup.reading_store import Conservation
+from rollup.conservation_store import Conservation
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from deploy.sample.comparison import Outcome
 from deploy.sample.outcome_store import ClosedStatement
 from deploy.stack.sandbox_door import invoice_subtotals
 from invoicing import listing_store
-from rollup import audit_store, reading_store
+from rollup import audit_store, conservation_store
 from schemas.periods import Period
 
 
@@ -50,7 +50,7 @@ def gather(
             invoices=tuple(listing_store.list_invoices(connection, period=period.first_day)),
             fees=tuple(listing_store.list_fees(connection)),
             invoice_totals=invoice_subtotals(stripe_api_base),
-            conservation=reading_store.conservation(connection),
+            conservation=conservation_store.conservation(connection),
             acknowledged=acknowledged,
             gap_records=outcome_store.gap_records(connection),
             discrepancies=(

@@ -29,11 +29,11 @@ def owner_of(
     name = (record.get("x_tenant") or "").strip() or None
     if not waits_for_sip(carrier, source, record):
         return _owner_of_source(carrier, packet_source, name, at)
-    counting = _counting(source, record, invites, received_at)
+    counting = _counting(source, record, invites, received_at, received_at)
     if not counting:
         if as_of <= received_at + carrier.sip_wait:
             return Verdict("held", "sip_context")
-        counting = _counting(source, record, invites, received_at + carrier.sip_wait)
+        counting = _counting(source, record, invites, received_at, received_at + carrier.sip_wait)
     if packet_source is None and len({invite.source_ip for invite in counting}) > 1:
         return Owner(None, None, "ambiguous_context")
     if counting:
@@ -82,9 +82,13 @@ def waits_for_sip(carrier: Carrier, source: Input, record: dict[str, Any]) -> bo
 
 
 def _counting(
-    source: Input, record: dict[str, Any], invites: Sequence[Invite], received_by: datetime
+    source: Input,
+    record: dict[str, Any],
+    invites: Sequence[Invite],
+    received_at: datetime,
+    received_by: datetime,
 ) -> list[Invite]:
-    """The INVITEs that count, the deciding one first (A10)."""
+    """The INVITEs that count, the deciding one first (A10); one from more than 35 days before the record does not."""
     edges = {read_address(each) for each in source.edge_addresses}
     at = record["started_at"]
     last = record.get("ended_at") or at + timedelta(seconds=60)
@@ -92,7 +96,7 @@ def _counting(
         invite
         for invite in invites
         if invite.call_id == record["call_id"]
-        and invite.received_at <= received_by
+        and received_at - timedelta(days=35) <= invite.received_at <= received_by
         and at - timedelta(seconds=60) <= invite.observed_at <= last
         and (
             invite.source_ip not in edges

@@ -1,0 +1,1 @@
+"""What is written down for others and made from the code: schemas, settings, commands, metrics."""

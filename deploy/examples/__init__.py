@@ -1,0 +1,1 @@
+"""Programs of others, as they might be: short, and run by tests."""

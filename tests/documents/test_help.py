@@ -1,0 +1,62 @@
+"""What `tenant-billing` says of itself when asked in a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from pipeline.cli import app, output
+
+PROGRAM = str(Path(sys.executable).parent / "tenant-billing")
+SUBJECTS = ["Running it", "Who owns what", "Call records", "Months and statements", "Invoices"]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in {"FORCE_COLOR", "NO_COLOR"}}  # noqa: TID251 (a shell's own)
+    return subprocess.run(
+        [PROGRAM, *arguments], env=inherited | environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_every_command_is_listed_once_under_a_subject() -> None:
+    _, *sections = re.split(r"^(\S.*):\n", run("--help").stdout, flags=re.MULTILINE)
+    told = dict(zip(sections[::2], sections[1::2], strict=True))
+    assert list(told) == ["Options", *SUBJECTS]
+    listed = [
+        name for subject in SUBJECTS for name in re.findall(r"^  ([a-z]+)  ", told[subject], re.MULTILINE)
+    ]
+    assert sorted(listed) == sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_help_gives_examples_and_exit_codes() -> None:
+    said = " ".join(run("--help").stdout.split())
+    assert "Examples: tenant-billing number assign" in said
+    assert f"0 done; {output.EXIT_REFUSED} refused" in said
+    assert f"{output.EXIT_WAITING} not now" in said
+
+
+@pytest.mark.parametrize(
+    ("shell", "typed"),
+    [
+        ("bash", {"COMP_WORDS": "tenant-billing stat", "COMP_CWORD": "1"}),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "tenant-billing stat"}),
+    ],
+)
+def test_a_shell_completes_a_command(shell: str, typed: dict[str, str]) -> None:
+    said = run(_TENANT_BILLING_COMPLETE=f"complete_{shell}", **typed)
+    assert "statement" in said.stdout
+    assert "invoice" not in said.stdout.split()
+
+
+def test_no_colours_where_nobody_looks() -> None:
+    refused = run("period", "status", DATABASE_URL="postgresql://postgres@127.0.0.1:1/none")
+    assert refused.returncode == output.EXIT_REFUSED
+    assert refused.stderr.startswith("refused: ")
+    assert "\x1b" not in refused.stderr + run("--help").stdout
+    assert run("period", "close").returncode == 2
