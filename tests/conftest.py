@@ -13,6 +13,7 @@ from typing import Protocol
 
 import psycopg2
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
 from deploy.stack.broker import Broker
@@ -20,6 +21,14 @@ from deploy.stack.kafka import RealKafka, kafka_version, real_kafka_available
 from deploy.stack.mock_broker import EmbeddedBroker
 from deploy.stack.postgres import EmbeddedPostgres, _find_binaries
 from pipeline.database import connect, migrate
+
+# A shared machine may be slow: no test may fail for that. `nightly` looks further.
+settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True, database=None)
+settings.register_profile("nightly", settings.get_profile("dev"), max_examples=1000, print_blob=True)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")  # noqa: TID251 (how tests run)
+)
 
 _TEMPLATE = "tenant_billing_template"
 _names = count(1)

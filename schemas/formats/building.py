@@ -29,7 +29,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 Message = TypeVar("Message")
 
-duration_seconds: Final = lru_cache(maxsize=65_536)(seconds)
+duration_seconds: Final = lru_cache(maxsize=65_536, typed=True)(seconds)
 
 
 class UnreadableError(ValueError):
