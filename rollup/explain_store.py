@@ -165,7 +165,7 @@ def topics_read(connection: Connection, topics: list[str]) -> tuple[TopicRead, .
     return _rows(
         connection,
         TopicRead,
-        "select topic, partition, next_offset, read_through_at from stream_positions where topic = any(:topics) "
+        "select topic, partition, next_offset, read_through_at from stream_positions where topic = any(:topics) and partition >= 0 "
         "order by topic, partition",
         topics=topics,
     )
