@@ -62,6 +62,8 @@ class Proxy:
             await asyncio.gather(*ways)
         finally:
             self._writers -= {writer, far_writer}
+            writer.close()
+            far_writer.close()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
