@@ -42,7 +42,7 @@ _transaction_records_max: Final = 16_000
 _gather_seconds_max: Final = 2.0
 _gather_look_seconds: Final = 0.02
 _transactions_at_once_max: Final = 3
-_collect_after_objects: Final = 200_000
+collect_after_objects: Final = 200_000
 
 
 def build_app(settings: Settings, engine: Engine, view: WorkerView) -> BatchApp:
@@ -83,7 +83,7 @@ def run_worker(settings: Settings, engine: Engine, view: WorkerView) -> None:
     # Records are made and dropped by the thousand and hold no cycles: looking for some after every 700 costs a fifth.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_collect_after_objects)
+    gc.set_threshold(collect_after_objects)
     worker = faust.Worker(
         app, loglevel=settings.log_level.upper(), redirect_stdouts=False, override_logging=False, quiet=True
     )

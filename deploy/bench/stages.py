@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from attribution.attribute import InputRules, attribute_each
 from deploy.bench.rig import Rig
+from pipeline import worker
 from pipeline.clock import utc_now
 from pipeline.posting import sorted_out
 from pipeline.prepare import InputSpec, Message, decode, prepare
@@ -41,6 +42,7 @@ def stage_costs(values: Sequence[bytes], rig: Rig) -> dict[str, float]:
     batches = [messages[first : first + _BATCH] for first in range(0, len(messages), _BATCH)]
     gc.collect()
     gc.freeze()
+    gc.set_threshold(worker.collect_after_objects)  # as a worker does
 
     decoded, decoding = _timed(lambda batch: decode(spec, batch), batches)
     calls = [[what for _, what in batch if isinstance(what, CallRecord)] for batch in decoded]
