@@ -7,14 +7,14 @@ whole number of microseconds since 2000-01-01 UTC, as Postgres counts them: exac
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
+from schemas.binary import EPOCH, microseconds
 from schemas.network import Network
 
-EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+to_microseconds: Final = microseconds
 FOREVER: Final = 2**63 - 1  # later than any instant: the `infinity` of Postgres
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,6 @@ class IpAssignment:
     def shared(self) -> bool:
         """Whether `X-Tenant` decides; an IP that was never given a tenant is shared."""
         return self.tenant_id is None
-
-
-def to_microseconds(instant: datetime) -> int:
-    """An aware instant as microseconds since `EPOCH`; exact, whatever its zone."""
-    return (instant - EPOCH) // _MICROSECOND
 
 
 def end_microseconds(ended_at: datetime | None) -> int:

@@ -87,18 +87,6 @@ def due_accounts(connection: Connection, now: datetime) -> list[int]:
     return [row.account_id for row in rows]
 
 
-def due_invoices(connection: Connection, account_id: int, now: datetime, rows_max: int) -> list[UUID]:
-    """An account's rows to work on now, longest due first; none while its Stripe link is paused."""
-    rows = connection.execute(
-        text(
-            "select id from invoices i where account_id = :account_id and due_at <= :now "  # noqa: S608 (same)
-            f"and state in ('received', 'drafting', 'drafted') and {_NOT_PAUSED} order by due_at, id limit :rows_max"
-        ),
-        {"account_id": account_id, "now": now, "rows_max": rows_max},
-    )
-    return [row.id for row in rows]
-
-
 def unread_invoices(
     connection: Connection, account_id: int, now: datetime, *, due_only: bool, rows_max: int
 ) -> list[UUID]:

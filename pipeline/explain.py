@@ -24,7 +24,6 @@ from pipeline.settings import Settings
 from rollup import explain_store, usage_in_words
 from rollup.explain_store import KeptRecord, PostedRecord, TopicRead, WaitingRecord
 from schemas.decoded import Undirected
-from schemas.network import address_text
 from schemas.periods import Period, utc_text
 from schemas.records import CallRecord
 
@@ -56,7 +55,7 @@ def _posted(connection: Connection, settings: Settings, row: PostedRecord) -> Ex
     events = events_of(connection, settings, row) if context_could_tell(row, assignment) else []
     deciding = events[0] if events and row.reason != "ambiguous_context" else None
     if row.source_ip is None and deciding is not None:
-        source = address_text(deciding.event.source_ip)
+        source = deciding.event.source_ip
         history = _asset_history(connection, row.direction, None, source, row.started_at)
         assignment = next((each for each in history if each.assignment_id == row.assignment_id), None)
     return Explained(
@@ -234,7 +233,7 @@ def _said(record: CallRecord | None) -> Said | None:
 
 
 def _address(record: CallRecord) -> str | None:
-    return None if record.source_ip is None else address_text(record.source_ip)
+    return record.source_ip
 
 
 def _asset_history(

@@ -25,7 +25,6 @@ from rollup.explain_store import PostedRecord
 from rollup.unattributed_store import SipReading
 from schemas.decoded import Decoded
 from schemas.formats.canonical import decode_call
-from schemas.network import address_text
 from schemas.periods import utc_text
 from schemas.records import CallRecord
 
@@ -73,7 +72,7 @@ def context_notes(
     if not context_could_tell(row, assignment):
         return
     if row.reason == "ambiguous_context":
-        sources = sorted({address_text(each.event.source_ip) for each in events})
+        sources = sorted({each.event.source_ip for each in events})
         yield f"the SIP events of {row.call_id} came from {', '.join(sources) or 'several source IPs'}"
     elif not events and not context_expiry_store.kept(connection, row.received_at):
         yield "the SIP events of that time have been let go, so what they said is not shown"
@@ -90,7 +89,7 @@ def used(connection: Connection, event: ReceivedEvent, how_many: int) -> SipEven
         event.offset,
         event.received_at,
         event.event.observed_at,
-        address_text(event.event.source_ip),
+        event.event.source_ip,
         event.event.x_tenant,
         event.event.cseq,
         how_many,

@@ -31,8 +31,3 @@ def record_digest(switch: str, record_id: str) -> bytes:
 def digest(facts: bytes) -> bytes:
     """A 16-byte hash of facts already written down."""
     return blake2b(facts, digest_size=16).digest()
-
-
-def text_key(facts: bytes) -> str:
-    """`digest` as 32 hexadecimal digits."""
-    return digest(facts).hex()

@@ -36,11 +36,6 @@ def parsed(of: Address) -> IpAddress:
     return ip_address(of)
 
 
-def address_text(of: Address) -> str:
-    """An address as text, in its shortest form."""
-    return of
-
-
 def network(text: str) -> Network:
     """Read one network in CIDR form; a bare address is a network of one.
 
