@@ -105,14 +105,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         try:
-            parts = urlsplit(self.path)
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+            parts, body = urlsplit(self.path), self._whole_body()
             if parts.path.startswith("/_sandbox/"):
                 self._control(parts.path, body)
             else:
                 self._write(self.server.sandbox.answer(self._request(parts.path, body or parts.query)))
         except ResetConnection:
             self._reset()
+
+    def _whole_body(self) -> str:
+        """What was sent along, all of it: a client that dies halfway has asked for nothing."""
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            raise ResetConnection
+        return body.decode()
 
     def _request(self, path: str, encoded: str) -> Request:
         return Request(

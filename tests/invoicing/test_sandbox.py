@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -307,6 +310,20 @@ def test_a_reply_that_comes_too_late_was_done_all_the_same(sandbox: Sandbox) -> 
     with pytest.raises(stripe.APIConnectionError):
         hasty.v1.customers.create({})
     assert len(sandbox.books("acct_platform").customers) == 1
+
+
+def test_a_client_that_dies_in_the_middle_of_a_request_has_asked_for_nothing(sandbox: Sandbox) -> None:
+    address = urlsplit(sandbox.url)
+    with socket.create_connection((address.hostname or "", address.port or 0), 10) as connection:
+        connection.sendall(
+            b"POST /v1/customers HTTP/1.1\r\nHost: sandbox\r\nAuthorization: Bearer sk_test_sandbox\r\n"
+            b"Idempotency-Key: key\r\nContent-Length: 18\r\n\r\nname=A"
+        )
+        connection.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    assert sandbox.requests == 0
+    assert post(sandbox, "/v1/customers", {"name": "Ada"}, "key").json()["name"] == "Ada"
 
 
 def test_faults_befall_one_account_or_all_and_are_counted(sandbox: Sandbox) -> None:
