@@ -6,7 +6,7 @@ the posting transaction's (pipeline/posting.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -17,10 +17,11 @@ import msgspec
 from attribution.attribute import Attributed, Attribution, Held, InputRules, Unattributed, attribute_each
 from attribution.direction import direct
 from attribution.directory import Directory
-from rollup.ledger import Coordinates, UsageRow, content_id, identity_of, usage_row
+from rollup.ledger import UsageRow, identity_of
+from rollup.ledger_rows import Usage, content_ids, usage_rows
 from rollup.plausible import implausible
 from rollup.posting_store import HeldRow, QuarantineRow
-from rollup.rate import Rated, Unrated, rate
+from rollup.rate import Unrated, rate
 from rollup.tariffs import Tariffs
 from rollup.terms import AccountTerms, unowned
 from schemas.decoded import Decoded, Ignored, Rejected, Undirected
@@ -107,26 +108,30 @@ def latest_start(decoded: Iterable[tuple[Message, Decoded]]) -> datetime | None:
 
 def prepare(spec: InputSpec, decoded: Iterable[tuple[Message, Decoded]], snapshot: Snapshot) -> list[Item]:
     """What is to be written about each message, in the batch's order."""
-    told = [(message, _directed(spec, what, snapshot)) for message, what in decoded]
-    calls = [what for _, what in told if isinstance(what, CallRecord)]
-    attributions = iter(attribute_each(calls, snapshot.directory, spec.rules))
-    return [
-        Item(
-            message,
-            _call(spec, message, what, next(attributions), snapshot)
-            if isinstance(what, CallRecord)
-            else _other(spec, message, what),
+    told = [
+        (message, _directed(spec, what, snapshot) if isinstance(what, Undirected) else what)
+        for message, what in decoded
+    ]
+    calls = [(message, what) for message, what in told if isinstance(what, CallRecord)]
+    attributions = attribute_each([record for _, record in calls], snapshot.directory, spec.rules)
+    outcomes = iter(
+        _written(
+            [
+                _judged(spec, message, record, attribution, snapshot)
+                for (message, record), attribution in zip(calls, attributions, strict=True)
+            ]
         )
+    )
+    return [
+        Item(message, next(outcomes) if isinstance(what, CallRecord) else _other(spec, message, what))
         for message, what in told
     ]
 
 
 def _directed(
-    spec: InputSpec, what: Decoded, snapshot: Snapshot
+    spec: InputSpec, what: Undirected, snapshot: Snapshot
 ) -> CallRecord | SipEvent | Rejected | Ignored:
     """A call whose direction the directory tells gets it; what is held reads it again when it is known."""
-    if not isinstance(what, Undirected):
-        return what
     directed = direct(what, snapshot.directory, spec.rules.home_country)
     return what.record if isinstance(directed, Held) else directed
 
@@ -143,38 +148,42 @@ def _other(spec: InputSpec, message: Message, what: SipEvent | Rejected | Ignore
             assert_never(what)
 
 
-def _call(
-    spec: InputSpec, message: Message, record: CallRecord, attribution: Attribution, snapshot: Snapshot
-) -> Outcome:
-    if not isinstance(attribution, Held):
-        return usage(spec, message, record, attribution, snapshot)
-    refusal = implausible(record, _terms(None, spec, snapshot), message.received_at, snapshot.oldest)
-    if refusal is not None:  # what the record alone can tell needs no waiting
-        return quarantined(spec.position_id, message, refusal.reason, refusal.detail, None, record.started_at)
-    return held_row(spec, message, record, attribution)
-
-
 def usage(
     spec: InputSpec,
     message: Message,
     record: CallRecord,
     attribution: Attributed | Unattributed,
     snapshot: Snapshot,
-) -> UsageRow | QuarantineRow:
+) -> Outcome:
     """The ledger row of a record whose tenant is decided, or why it must not be posted (L6, L8)."""
-    account_id = attribution.account_id
+    return _written([_judged(spec, message, record, attribution, snapshot)])[0]
+
+
+def _judged(
+    spec: InputSpec, message: Message, record: CallRecord, attribution: Attribution, snapshot: Snapshot
+) -> Usage | HeldRow | QuarantineRow:
+    """What a call comes to; what the record alone can tell needs no waiting."""
+    account_id = None if isinstance(attribution, Held) else attribution.account_id
     terms = _terms(account_id, spec, snapshot)
     refusal = implausible(record, terms, message.received_at, snapshot.oldest)
     if refusal is not None:
         return quarantined(
             spec.position_id, message, refusal.reason, refusal.detail, account_id, record.started_at
         )
-    match rate(record, terms, snapshot.tariffs):
-        case Unrated(detail):
-            return quarantined(spec.position_id, message, "unrated", detail, account_id, record.started_at)
-        case Rated() as rated:
-            received = Coordinates(message.received_at, spec.position_id, message.offset)
-            return usage_row(record, attribution, rated, terms.home_country, received)
+    if isinstance(attribution, Held):
+        return held_row(spec, message, record, attribution)
+    rated = rate(record, terms, snapshot.tariffs)
+    if isinstance(rated, Unrated):
+        return quarantined(spec.position_id, message, "unrated", rated.detail, account_id, record.started_at)
+    return Usage(
+        record, attribution, rated, terms.home_country, message.received_at, spec.position_id, message.offset
+    )
+
+
+def _written(judged: Sequence[Usage | HeldRow | QuarantineRow]) -> list[Outcome]:
+    """What calls came to, with the usage among it as rows of the ledger, all at once."""
+    rows = iter(usage_rows([each for each in judged if isinstance(each, Usage)]))
+    return [next(rows) if isinstance(each, Usage) else each for each in judged]
 
 
 def held_row(spec: InputSpec, message: Message, record: CallRecord, held: Held) -> HeldRow:
@@ -183,7 +192,7 @@ def held_row(spec: InputSpec, message: Message, record: CallRecord, held: Held) 
     assert message.value is not None
     return HeldRow(
         identity=identity_of(record.started_at.date(), record_digest(record.switch, record.id)),
-        content=content_id(record),
+        content=content_ids([record])[0],
         reason=held.reason,
         hold_until=until,
         call_id=record.call_id,

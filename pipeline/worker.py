@@ -26,7 +26,7 @@ from pipeline.kafka_security import faust_credentials
 from pipeline.logs import told
 from pipeline.positions import Positions
 from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, joined
-from pipeline.prepare import InputSpec, Message, decode, kafka_instant, latest_start, prepare
+from pipeline.prepare import InputSpec, Item, Message, decode, kafka_instant, latest_start, prepare
 from pipeline.readability import Readability, TooManyUnreadableError
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
@@ -37,6 +37,7 @@ from pipeline.watching import WorkerView
 _log = structlog.get_logger(__name__)
 _back_off_seconds: Final = (0.1, 0.5, 2.0, 5.0, 10.0)
 _buffered_batches_max: Final = 8
+_piece_records: Final = 250
 _prepared_records_max: Final = 48_000
 _transaction_records_max: Final = 16_000
 _gather_seconds_max: Final = 2.0
@@ -195,16 +196,7 @@ class Ingest:
         try:
             position_id = self._app.position_source.id_of(batch.tp)
             spec = input_spec(self._settings, self._topic, position_id)
-            with metrics.timed(batch.tp.topic, "decode"):
-                decoded = decode(spec, map(_message, batch.records))
-            if self._settings.unreadable_share_max is not None:
-                self._readable.look(decoded, self._settings.unreadable_share_max)
-            latest = latest_start(decoded)
-            snapshot = self._snapshots.current
-            if latest is not None and latest > snapshot.as_of:
-                snapshot = await asyncio.to_thread(self._snapshots.refresh)
-            with metrics.timed(batch.tp.topic, "attribute"):
-                items = prepare(spec, decoded, snapshot)
+            items = await self._prepare_in_pieces(spec, batch)
         except TooManyUnreadableError as refused:
             _log.error(
                 "too_many_unreadable", **_place(batch.tp), offset=batch.first_offset, error=told(refused)
@@ -216,12 +208,31 @@ class Ingest:
             return None
         return PreparedBatch(position_id, batch.first_offset, batch.next_offset, items)
 
+    async def _prepare_in_pieces(self, spec: InputSpec, batch: RecordBatch) -> list[Item]:
+        """Decode and attribute so few records at a time that a processor's cache holds all that is made on the way."""
+        items: list[Item] = []
+        steps = metrics.Steps(batch.tp.topic)
+        for first in range(0, len(batch.records), _piece_records):
+            with steps.timed("decode"):
+                decoded = decode(spec, map(_message, batch.records[first : first + _piece_records]))
+            if self._settings.unreadable_share_max is not None:
+                self._readable.look(decoded, self._settings.unreadable_share_max)
+            latest = latest_start(decoded)
+            snapshot = self._snapshots.current
+            if latest is not None and latest > snapshot.as_of:
+                snapshot = await asyncio.to_thread(self._snapshots.refresh)
+            with steps.timed("attribute"):
+                items += prepare(spec, decoded, snapshot)
+        steps.tell()
+        return items
+
     async def _post(self, batch: RecordBatch, prepared: PreparedBatch) -> None:
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        started, steps = loop.time(), metrics.Steps(batch.tp.topic)
         try:
-            with metrics.timed(batch.tp.topic, "post"):
+            with steps.timed("post"):
                 counts = await loop.run_in_executor(self._database, self._poster.post, prepared)
+            steps.tell()
             self._failures = 0
             self._consumer.mark_durable(batch.tp, prepared.next_offset)
             self._tell(batch.tp, prepared, counts, loop.time() - started)

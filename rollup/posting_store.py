@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 from sqlalchemy import Connection, Row, text
 
 from rollup.ledger import (
-    LEDGER_COLUMNS,
+    MIDNIGHT_HOURS,
     Identity,
     UsageGroup,
     UsageRow,
@@ -23,6 +23,7 @@ from rollup.ledger import (
     key_of,
     nearby_midnight,
 )
+from rollup.ledger_rows import LEDGER_COLUMNS
 from schemas.binary import binary_bool, binary_date, binary_row_start
 from schemas.bulk import copy_binary, copy_line, copy_rows
 from schemas.locks import Lock
@@ -175,7 +176,7 @@ def claim_midnights(connection: Connection, rows: Sequence[UsageRow | HeldRow]) 
     claims = sorted(  # of two in one batch the first received claims
         (midnight, key_of(row.identity), row.kafka_offset, date_of(row.identity))
         for row in rows
-        if (midnight := nearby_midnight(row.started_at)) is not None
+        if row.started_at.hour in MIDNIGHT_HOURS and (midnight := nearby_midnight(row.started_at)) is not None
     )
     if not claims:
         return set()

@@ -5,11 +5,13 @@ For the ledger, where reading text would cost the database more than all else (d
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
+from itertools import repeat
 from struct import Struct
-from typing import Final
+from typing import Final, cast
 
 from schemas.network import Address, parsed
 
@@ -20,6 +22,7 @@ _SECOND_MICROSECONDS: Final = 1_000_000
 
 BINARY_NULL: Final = b"\xff\xff\xff\xff"
 _LENGTH: Final = Struct(">i").pack
+_INT: Final = Struct(">ii").pack
 _WHOLE: Final = Struct(">iq").pack
 _NUMERIC: Final = Struct(">hhHhHHHHHH").pack
 binary_numeric_length: Final = 20
@@ -41,6 +44,18 @@ def binary_text(value: str | None) -> bytes:
     return _LENGTH(len(encoded)) + encoded
 
 
+def binary_texts(column: Iterable[str | None]) -> list[bytes]:
+    """Each text of a column, or null."""
+    return [
+        BINARY_NULL if each is None else _LENGTH(len(encoded := each.encode())) + encoded for each in column
+    ]
+
+
+def binary_int(value: int | None) -> bytes:
+    """An int, or null."""
+    return BINARY_NULL if value is None else _INT(4, value)
+
+
 def binary_bigint(value: int | None) -> bytes:
     """A bigint, or null."""
     return BINARY_NULL if value is None else _WHOLE(8, value)
@@ -59,6 +74,13 @@ def binary_date(value: date) -> bytes:
 def binary_instant(value: datetime | None) -> bytes:
     """A timestamptz, or null."""
     return BINARY_NULL if value is None else _WHOLE(8, microseconds(value))
+
+
+def binary_instants(column: Sequence[datetime | None]) -> list[bytes]:
+    """Each timestamptz of a column, or null."""
+    if None not in column:
+        return list(map(_WHOLE, repeat(8), microseconds_each(cast("Sequence[datetime]", column))))
+    return [binary_instant(each) for each in column]
 
 
 @lru_cache(maxsize=65_536)
@@ -97,3 +119,11 @@ def microseconds(instant: datetime) -> int:
     """An aware instant as Postgres counts it: microseconds since 2000-01-01 UTC; exact."""
     since = instant - EPOCH
     return since.days * _DAY_MICROSECONDS + since.seconds * _SECOND_MICROSECONDS + since.microseconds
+
+
+def microseconds_each(instants: Iterable[datetime]) -> list[int]:
+    """`microseconds` of each instant."""
+    return [
+        since.days * _DAY_MICROSECONDS + since.seconds * _SECOND_MICROSECONDS + since.microseconds
+        for since in [each - EPOCH for each in instants]
+    ]

@@ -6,6 +6,7 @@ with a separator that the wire schema refuses inside text, so no two different l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from uuid import UUID
 
@@ -25,9 +26,14 @@ def record_key(switch: str, record_id: str) -> str:
 
 def record_digest(switch: str, record_id: str) -> bytes:
     """The ledger key of a record: a 16-byte hash of its switch and id (L1)."""
-    return digest(f"{switch}{_SEPARATOR}{record_id}".encode())
+    return record_digests([(switch, record_id)])[0]
 
 
-def digest(facts: bytes) -> bytes:
-    """A 16-byte hash of facts already written down."""
-    return blake2b(facts, digest_size=16).digest()
+def record_digests(records: Iterable[tuple[str, str]]) -> list[bytes]:
+    """The ledger key of each record, told by its switch and id."""
+    return digests([f"{switch}{_SEPARATOR}{record_id}".encode() for switch, record_id in records])
+
+
+def digests(facts: Iterable[bytes]) -> list[bytes]:
+    """A 16-byte hash of each of some facts already written down."""
+    return [blake2b(each, digest_size=16).digest() for each in facts]

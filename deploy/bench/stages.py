@@ -19,12 +19,13 @@ from pipeline.clock import utc_now
 from pipeline.posting import sorted_out
 from pipeline.prepare import InputSpec, Message, decode, prepare
 from pipeline.snapshot import Snapshots
-from rollup.ledger import content_id, sums_of
+from rollup.ledger import sums_of
+from rollup.ledger_rows import content_ids
 from rollup.plausible import implausible
 from rollup.posting_store import ledger_rows
 from rollup.rate import rate
 from schemas.formats import Format
-from schemas.identity import record_digest
+from schemas.identity import record_digests
 from schemas.records import CallRecord
 
 _BATCH: Final = 4000
@@ -57,7 +58,7 @@ def stage_costs(values: Sequence[bytes], rig: Rig) -> dict[str, float]:
         calls,
     )
     _, identifying = _timed(
-        lambda batch: [(record_digest(each.switch, each.id), content_id(each)) for each in batch], calls
+        lambda batch: (record_digests((each.switch, each.id) for each in batch), content_ids(batch)), calls
     )
     prepared, preparing = _timed(lambda batch: prepare(spec, batch, snapshot), decoded)
     sorted_, sorting = _timed(lambda batch: sorted_out(batch, Counter()), prepared)

@@ -9,7 +9,7 @@ from pipeline.metrics.instruments import (
     RELEASED,
     STRIPE_REQUESTS,
     STRIPE_SECONDS,
-    timed,
+    Steps,
 )
 
 __all__ = [
@@ -21,5 +21,5 @@ __all__ = [
     "RELEASED",
     "STRIPE_REQUESTS",
     "STRIPE_SECONDS",
-    "timed",
+    "Steps",
 ]

@@ -38,11 +38,21 @@ STRIPE_REQUESTS: Final = _counter(catalogue.STRIPE_REQUESTS)
 STRIPE_SECONDS: Final = _histogram(catalogue.STRIPE_SECONDS)
 
 
-@contextmanager
-def timed(topic: str, step: Step) -> Iterator[None]:
-    """Observe how long a step of a batch takes, also one that fails."""
-    started = perf_counter()
-    try:
+class Steps:
+    """How long each step of one batch of a topic takes; a step may be taken in several goes."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._seconds: dict[Step, float] = {}
+
+    @contextmanager
+    def timed(self, step: Step) -> Iterator[None]:
+        """One go of a step."""
+        started = perf_counter()
         yield
-    finally:
-        BATCH_STEP_SECONDS.labels(topic=topic, step=step).observe(perf_counter() - started)
+        self._seconds[step] = self._seconds.get(step, 0.0) + perf_counter() - started
+
+    def tell(self) -> None:
+        """Observe what was measured."""
+        for step, seconds in self._seconds.items():
+            BATCH_STEP_SECONDS.labels(topic=self._topic, step=step).observe(seconds)

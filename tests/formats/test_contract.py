@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from deploy.fuzz.damage import damaged
 from deploy.fuzz.laws import broken_law
 from pipeline.settings import InputTopic
-from rollup.ledger import content_id
+from rollup.ledger_rows import content_ids
 from schemas.decoded import Decoded, Ignored
 from schemas.formats import DIALECTS, Dialect
 from schemas.records import CallRecord, SipEvent
@@ -137,5 +137,5 @@ def _check_laws(dialect: Dialect, value: bytes) -> None:
 
 def _identity(what: Decoded) -> object:
     if isinstance(what, CallRecord):
-        return what.switch, what.id, what.started_at, content_id(what)
+        return what.switch, what.id, what.started_at, content_ids([what])[0]
     return what
