@@ -143,7 +143,8 @@ class Ingest:
             prepared = await self._prepare(batch)
             if prepared is None:
                 continue
-            self._lanes[batch.tp].append(_Prepared(batch, prepared))
+            # without its records, of which all that is still needed was taken over
+            self._lanes[batch.tp].append(_Prepared(batch._replace(records=()), prepared))
             self._prepared_records += len(prepared.items)
             if batch.tp not in self._writers:
                 self._writers[batch.tp] = asyncio.create_task(self._write_lane(batch.tp))

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from uuid import UUID
 
 _SEPARATOR = "\x1f"
+_BLANK = blake2b(digest_size=16)
 
 
 def fact_id(*parts: object) -> UUID:
@@ -36,4 +37,9 @@ def record_digests(records: Iterable[tuple[str, str]]) -> list[bytes]:
 
 def digests(facts: Iterable[bytes]) -> list[bytes]:
     """A 16-byte hash of each of some facts already written down."""
-    return [blake2b(each, digest_size=16).digest() for each in facts]
+    hashes = []
+    for each in facts:
+        hashing = _BLANK.copy()  # a third quicker than to make one anew
+        hashing.update(each)
+        hashes.append(hashing.digest())
+    return hashes
