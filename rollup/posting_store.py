@@ -164,8 +164,14 @@ def standing(connection: Connection, table: Ledger, asked: Sequence[Asked]) -> d
             "select array_agg(a.place) filter (where t.content = a.content), "  # noqa: S608 (one of our own tables)
             "array_agg(a.place) filter (where t.content <> a.content) from asked a "
             f"join lateral (select content from {table} u "
-            "where u.started_date = a.started_date and u.key = a.key limit 1) t on true"
-        )
+            "where u.started_date = a.started_date and u.key = a.key "
+            "and u.started_date between :first and :last limit 1) t on true"
+        ),
+        # the bounds spare the look into partitions that none of them can be in
+        {
+            "first": date_of(min(row.identity for row in asked)),
+            "last": date_of(max(row.identity for row in asked)),
+        },
     ).one()
     same, other = (places or () for places in found)
     return {asked[place].identity: True for place in same} | {asked[place].identity: False for place in other}

@@ -90,20 +90,21 @@ class Rig:
             engine.dispose()
             self._sql(f"drop database {name} with (force)")
 
-    def topic(self, values: Iterable[bytes] = ()) -> str:
+    def topic(self, values: Iterable[bytes] = (), partitions: Iterable[int] | None = None) -> str:
         """A new topic that holds these messages."""
         name = f"bench-{next(self._names)}"
         self.kafka.create_topics({name: PARTITIONS})
-        self.publish(name, values)
+        self.publish(name, values, partitions)
         return name
 
-    def publish(self, topic: str, values: Iterable[bytes]) -> None:
-        """Append messages to a topic, spread evenly over its partitions, and wait for the broker."""
+    def publish(self, topic: str, values: Iterable[bytes], partitions: Iterable[int] | None = None) -> None:
+        """Append messages to a topic, each to its partition or spread evenly, and wait for the broker."""
         producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "linger.ms": 20})
-        for serial, value in enumerate(values):
+        evenly = (serial // 500 % PARTITIONS for serial in count())
+        for serial, (value, partition) in enumerate(zip(values, partitions or evenly, strict=False)):
             while True:
                 try:
-                    producer.produce(topic, value=value, partition=serial // 500 % PARTITIONS)
+                    producer.produce(topic, value=value, partition=partition)
                     break
                 except BufferError:
                     producer.poll(0.1)
