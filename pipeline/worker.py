@@ -24,6 +24,7 @@ from attribution.attribute import InputRules
 from pipeline import metrics
 from pipeline.kafka_security import faust_credentials
 from pipeline.logs import told
+from pipeline.place_watch import watch_places
 from pipeline.positions import Positions
 from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, joined
 from pipeline.prepare import InputSpec, Message, decode, kafka_instant, latest_start, prepare
@@ -68,6 +69,7 @@ def build_app(settings: Settings, engine: Engine, view: WorkerView) -> BatchApp:
     # The embedded broker, which is the only one without LogAppendTime, tells no ids either.
     topic_ids = KafkaTopicIds(settings.kafka_bootstrap_servers, settings.kafka_security)
     app.position_source = Positions(engine, topic_ids if settings.require_log_append_time else None)
+    watch_places(app, engine, settings, topic_ids)
     snapshots = Snapshots(engine)
     poster = BatchPoster(engine)
     for topic in settings.inputs:
