@@ -137,12 +137,16 @@ def skip_gap(connection: Connection, position: Position, log_start: int) -> bool
 
 
 def read_to_end(connection: Connection, ends: Mapping[tuple[str, int], int], through: datetime) -> None:
-    """Partitions whose position is at their end have been read through an instant (A10)."""
+    """Partitions whose position is at their end have been read through an instant (A10).
+
+    A position above the end that was asked for says nothing: either records came meanwhile, whose own timestamps tell,
+    or the topic was made anew, and nothing of it has been read.
+    """
     for (topic, partition), end in sorted(ends.items()):
         connection.execute(
             text(
                 "update stream_positions set read_through_at = greatest(read_through_at, :through) "
-                "where topic = :topic and partition = :partition and next_offset >= :end"
+                "where topic = :topic and partition = :partition and next_offset = :end"
             ),
             {"topic": topic, "partition": partition, "end": end, "through": through},
         )
