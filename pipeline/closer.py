@@ -18,7 +18,7 @@ from attribution.directory_store import take_fence
 from pipeline.boundaries import BoundariesUnavailableError, BoundarySource, KafkaBoundaries
 from pipeline.election import while_elected
 from pipeline.settings import Settings
-from rollup import close_store, months_store
+from rollup import boundary_store, close_store, months_store
 from rollup.announcement import EventTopics
 from rollup.close_store import AggregatesDifferError
 from rollup.closed_month_store import ClosedMonth
@@ -141,12 +141,13 @@ def _pin(engine: Engine, settings: Settings, source: BoundarySource, period: Per
         return blockers
     cutoff = period.ends_at + waits.grace
     try:
-        found = source.boundaries([each.topic for each in settings.inputs], cutoff)
+        topics = [each.topic for each in settings.inputs]
+        topic_ids, found = source.topic_ids(topics), source.boundaries(topics, cutoff)
     except BoundariesUnavailableError as error:
         return (Blocker(BlockerKind.BOUNDARIES, str(error)),)
     with engine.begin() as connection:
         now = months_store.database_now(connection)
-        months_store.pin_boundaries(connection, period, cutoff, now, found)
+        boundary_store.pin_boundaries(connection, period, cutoff, now, found, topic_ids)
     _log.info("boundaries_pinned", period=str(period), cutoff=utc_text(cutoff), partitions=len(found))
     return ()
 

@@ -25,6 +25,9 @@ class NothingBeyond:
     def boundaries(self, topics: Iterable[str], at: datetime) -> Mapping[tuple[str, int], int]:  # noqa: ARG002 (the protocol)
         return {(topic, 0): 0 for topic in topics}
 
+    def topic_ids(self, topics: Iterable[str]) -> Mapping[str, str]:  # noqa: ARG002 (the protocol)
+        return {}
+
 
 def lead() -> bool:
     sys.stdout.write("leading\n")
