@@ -56,6 +56,7 @@ def build_app(settings: Settings, engine: Engine, view: WorkerView) -> BatchApp:
         broker_session_timeout=settings.session_timeout_seconds,
         broker_heartbeat_interval=settings.session_timeout_seconds / 3,
         broker_commit_interval=2.0,
+        consumer_metadata_max_age_ms=10_000,  # a group formed while a broker starts may have nothing to share out
         consumer_max_fetch_size=settings.fetch_bytes_max,
         stream_buffer_maxsize=_buffered_batches_max,
         stream_wait_empty=True,

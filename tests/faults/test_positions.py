@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -244,10 +245,27 @@ def test_an_outage_is_no_reason_to_refuse_a_place(carrier: Carrier, monkeypatch:
         assert not app.should_stop
 
 
+def test_topics_that_the_brokers_did_not_know_at_first_are_read_as_soon_as_they_do(
+    carrier: Carrier, real_kafka: RealKafka
+) -> None:
+    """So it is for a moment while a broker starts: a group that is formed then has nothing to share out."""
+    topic = carrier.topics["calls"]
+    remove(real_kafka, topic)
+    with running_worker(settings_of(carrier), carrier.world.engine):
+        threading.Event().wait(3)  # until the group has been formed
+        real_kafka.create_topics({topic: 2})
+        produce_to(carrier, 0, calls(10))
+        wait_until(lambda: carrier.received() == 10)
+
+
 def make_anew(kafka: RealKafka, topic: str) -> None:
     """Delete a topic and create it again, with two partitions."""
+    remove(kafka, topic)
+    kafka.create_topics({topic: 2})
+
+
+def remove(kafka: RealKafka, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     for done in admin.delete_topics([topic]).values():
         done.result(30)
     wait_until(lambda: topic not in admin.list_topics(timeout=10).topics)
-    kafka.create_topics({topic: 2})
