@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from pipeline import silence_store
+
 _POSTING: Final = "tenant-billing posting"
 silent_seconds_max: Final = 5.0  # shorter than a consumer group's session: who takes over after it meets none
 lock_wait_seconds_max: Final = 10
@@ -104,20 +106,10 @@ def begin_posting(connection: Connection) -> None:
 def end_silent_sessions(connection: Connection) -> list[int]:
     """End sessions that stand still in the middle of posting; returns their server processes.
 
-    A worker that is frozen or cut off holds its rows' locks for as long as it stands, even in the middle of a COPY,
-    where no timeout of the server's reaches it: whoever takes its partitions over ends it. A query that the server is
-    working on is none of them.
+    A worker that is frozen or cut off holds its rows' locks for as long as it stands: whoever takes its partitions over
+    ends it.
     """
-    rows = connection.execute(
-        text(
-            "select pid, pg_terminate_backend(pid) as ended from pg_stat_activity "
-            "where datname = current_database() and usename = current_user and application_name = :name "
-            "and wait_event_type = 'Client' and wait_event = 'ClientRead' and xact_start is not null "
-            "and state_change < clock_timestamp() - make_interval(secs => :seconds)"
-        ),
-        {"name": _POSTING, "seconds": silent_seconds_max},
-    )
-    return [row.pid for row in rows if row.ended]
+    return silence_store.end_silent(connection, _POSTING, silent_seconds_max)
 
 
 def skip_gap(connection: Connection, position: Position, log_start: int) -> bool:

@@ -41,6 +41,7 @@ class BlockerKind(StrEnum):
     HELD = "held"
     QUARANTINED = "quarantined"
     POSTING = "posting"
+    CLOSING = "closing"
 
 
 @dataclass(frozen=True, slots=True)
