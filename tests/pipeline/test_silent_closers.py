@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from pipeline.closer import Waiting, close_month, closer_round
 from rollup import close_store
 from rollup.months_store import BlockerKind
+from schemas.bulk import copy_rows
 from schemas.periods import Period
 from tests.pipeline.program import SETTINGS, NothingBeyond
 from tests.pipeline.test_close_crashes import past, told
@@ -45,7 +46,7 @@ class Frozen:
 
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> Frozen:
-    found = Frozen(close_store.copy_rows)
+    found = Frozen(copy_rows)
     monkeypatch.setattr(close_store, "copy_rows", found.copy_rows)
     monkeypatch.setattr(close_store, "frozen_seconds_max", 1)
     return found
