@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from pipeline.kafka_security import UNSECURED, KafkaSecurity, librdkafka_options
+from pipeline.topic_ids import KafkaTopicIds
 from schemas.periods import utc_text
 
 _TIMESTAMP_TYPE: Final = "message.timestamp.type"
@@ -24,6 +25,10 @@ class BoundarySource(Protocol):
 
     def boundaries(self, topics: Iterable[str], at: datetime) -> Mapping[tuple[str, int], int]:
         """For every partition the first offset received at or after an instant, or its end where none is."""
+        ...
+
+    def topic_ids(self, topics: Iterable[str]) -> Mapping[str, str]:
+        """Kafka's own id of each topic; none where it does not tell."""
         ...
 
 
@@ -48,6 +53,7 @@ class KafkaBoundaries:
         self._cluster = {**librdkafka_options(security), "bootstrap.servers": bootstrap_servers}
         self._require_log_append_time = require_log_append_time
         self._seconds_max = answer_seconds_max
+        self._ids = KafkaTopicIds(bootstrap_servers, security)
 
     def boundaries(self, topics: Iterable[str], at: datetime) -> Mapping[tuple[str, int], int]:
         """See `BoundarySource`.
@@ -65,6 +71,19 @@ class KafkaBoundaries:
             raise BoundariesUnavailableError(
                 f"Kafka did not tell the offsets for {utc_text(at)}: {why}"
             ) from error
+
+    def topic_ids(self, topics: Iterable[str]) -> Mapping[str, str]:
+        """See `BoundarySource`; the embedded broker, which is the only one without LogAppendTime, tells none.
+
+        Raises:
+            BoundariesUnavailableError: no answer.
+        """
+        if not self._require_log_append_time:
+            return {}
+        try:
+            return self._ids.of(topics)
+        except KafkaException as error:
+            raise BoundariesUnavailableError(f"Kafka did not tell the topics' ids: {error}") from error
 
     def _ask(self, topics: list[str], at: datetime) -> Mapping[tuple[str, int], int]:
         consumer = Consumer(

@@ -11,14 +11,15 @@ from threading import Event
 
 import structlog
 from psycopg2.errors import LockNotAvailable
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from attribution.directory_store import take_fence
+from pipeline import silence_store
 from pipeline.boundaries import BoundariesUnavailableError, BoundarySource, KafkaBoundaries
 from pipeline.election import while_elected
 from pipeline.settings import Settings
-from rollup import close_store, months_store
+from rollup import boundary_store, close_store, months_store
 from rollup.announcement import EventTopics
 from rollup.close_store import AggregatesDifferError
 from rollup.closed_month_store import ClosedMonth
@@ -77,6 +78,8 @@ def closer_round(engine: Engine, settings: Settings, source: BoundarySource) -> 
     match outcome:
         case Waiting(period, blockers):
             _log.info("month_waits", period=str(period), waits_for=[each.text for each in blockers])
+            if BlockerKind.CLOSING in {each.kind for each in blockers}:
+                _end_silent_closers(engine)
             return False
         case Closed(month, left_open):
             _log.info("month_closed", period=str(month.period), statements=month.statement_count)
@@ -98,16 +101,34 @@ def close_month(
     if blockers:
         return Waiting(period, blockers)
     topics = EventTopics(settings.statements_topic, settings.periods_topic)
+    try:
+        with engine.begin() as connection:
+            return _close(connection, period, waits, topics)
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        why = f"another process has been closing {period} for more than {close_store.frozen_seconds_max} s"
+        return Waiting(period, (Blocker(BlockerKind.CLOSING, why),))
+
+
+def _close(connection: Connection, period: Period, waits: Waits, topics: EventTopics) -> Closed | Waiting:
+    """Close a sealed month; the caller commits."""
+    earlier = months_store.earliest_unclosed(connection, period)
+    if earlier is not None:
+        why = f"{earlier} is not closed yet; months close in order"
+        return Waiting(period, (Blocker(BlockerKind.EARLIER_MONTH, why),))
+    month = close_store.close(connection, period, topics)
+    row = months_store.period_row(connection, period)
+    cutoff = (row and row.cutoff_at) or period.ends_at + waits.grace
+    return Closed(month, months_store.left_in_quarantine(connection, period, cutoff))
+
+
+def _end_silent_closers(engine: Engine) -> None:
+    """End closers that stand still in the middle of a COPY: what they hold, no timeout of the server's frees."""
     with engine.begin() as connection:
-        earlier = months_store.earliest_unclosed(connection, period)
-        if earlier is not None:
-            why = f"{earlier} is not closed yet; months close in order"
-            return Waiting(period, (Blocker(BlockerKind.EARLIER_MONTH, why),))
-        month = close_store.close(connection, period, topics)
-        row = months_store.period_row(connection, period)
-        cutoff = (row and row.cutoff_at) or period.ends_at + waits.grace
-        left_open = months_store.left_in_quarantine(connection, period, cutoff)
-    return Closed(month, left_open)
+        ended = silence_store.end_silent(connection, close_store.CLOSING, close_store.frozen_seconds_max)
+    for process in ended:
+        _log.warning("silent_session_ended", server_process=process)
 
 
 def make_months_ahead(engine: Engine, settings: Settings) -> tuple[Period, ...]:
@@ -141,12 +162,13 @@ def _pin(engine: Engine, settings: Settings, source: BoundarySource, period: Per
         return blockers
     cutoff = period.ends_at + waits.grace
     try:
-        found = source.boundaries([each.topic for each in settings.inputs], cutoff)
+        topics = [each.topic for each in settings.inputs]
+        topic_ids, found = source.topic_ids(topics), source.boundaries(topics, cutoff)
     except BoundariesUnavailableError as error:
         return (Blocker(BlockerKind.BOUNDARIES, str(error)),)
     with engine.begin() as connection:
         now = months_store.database_now(connection)
-        months_store.pin_boundaries(connection, period, cutoff, now, found)
+        boundary_store.pin_boundaries(connection, period, cutoff, now, found, topic_ids)
     _log.info("boundaries_pinned", period=str(period), cutoff=utc_text(cutoff), partitions=len(found))
     return ()
 

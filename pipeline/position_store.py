@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from pipeline import silence_store
+
 _POSTING: Final = "tenant-billing posting"
 silent_seconds_max: Final = 5.0  # shorter than a consumer group's session: who takes over after it meets none
 lock_wait_seconds_max: Final = 10
@@ -104,20 +106,10 @@ def begin_posting(connection: Connection) -> None:
 def end_silent_sessions(connection: Connection) -> list[int]:
     """End sessions that stand still in the middle of posting; returns their server processes.
 
-    A worker that is frozen or cut off holds its rows' locks for as long as it stands, even in the middle of a COPY,
-    where no timeout of the server's reaches it: whoever takes its partitions over ends it. A query that the server is
-    working on is none of them.
+    A worker that is frozen or cut off holds its rows' locks for as long as it stands: whoever takes its partitions over
+    ends it.
     """
-    rows = connection.execute(
-        text(
-            "select pid, pg_terminate_backend(pid) as ended from pg_stat_activity "
-            "where datname = current_database() and usename = current_user and application_name = :name "
-            "and wait_event_type = 'Client' and wait_event = 'ClientRead' and xact_start is not null "
-            "and state_change < clock_timestamp() - make_interval(secs => :seconds)"
-        ),
-        {"name": _POSTING, "seconds": silent_seconds_max},
-    )
-    return [row.pid for row in rows if row.ended]
+    return silence_store.end_silent(connection, _POSTING, silent_seconds_max)
 
 
 def skip_gap(connection: Connection, position: Position, log_start: int) -> bool:
@@ -137,12 +129,16 @@ def skip_gap(connection: Connection, position: Position, log_start: int) -> bool
 
 
 def read_to_end(connection: Connection, ends: Mapping[tuple[str, int], int], through: datetime) -> None:
-    """Partitions whose position is at their end have been read through an instant (A10)."""
+    """Partitions whose position is at their end have been read through an instant (A10).
+
+    A position above the end that was asked for says nothing: either records came meanwhile, whose own timestamps tell,
+    or the topic was made anew, and nothing of it has been read.
+    """
     for (topic, partition), end in sorted(ends.items()):
         connection.execute(
             text(
                 "update stream_positions set read_through_at = greatest(read_through_at, :through) "
-                "where topic = :topic and partition = :partition and next_offset >= :end"
+                "where topic = :topic and partition = :partition and next_offset = :end"
             ),
             {"topic": topic, "partition": partition, "end": end, "through": through},
         )

@@ -68,19 +68,8 @@ class Positions:
         }
 
     def _checked(self, tp: TP, position: Position, log: LogRange, topic_id: str | None) -> int:
-        command = f"`tenant-billing position reset {tp.topic} {tp.partition} --to-start`"
-        if topic_id is not None and position.topic_id != topic_id:
-            raise TopicMadeAnewError(
-                f"{tp.topic}[{tp.partition}]: the database has read up to offset {position.next_offset} of topic "
-                f"{position.topic_id}, but this is topic {topic_id}. If the topic was made anew, {command} begins at its "
-                "earliest record; if not, KAFKA_BOOTSTRAP_SERVERS names another cluster."
-            )
-        if position.next_offset > log.end:
-            raise PositionBeyondLogError(
-                f"{tp.topic}[{tp.partition}]: the database has read up to offset {position.next_offset}, but Kafka's log "
-                f"ends at {log.end}. If the topic was made anew, {command} begins at its earliest record; if not, "
-                "KAFKA_BOOTSTRAP_SERVERS names another cluster."
-            )
+        refuse_another_topic(tp, position, topic_id)
+        refuse_beyond(tp, position, log.end)
         if position.next_offset >= log.start:
             return position.next_offset
         with self._engine.begin() as connection:
@@ -94,3 +83,40 @@ class Positions:
                 records=log.start - position.next_offset,
             )
         return log.start  # where it was moved meanwhile, the first batch finds that out (L3)
+
+
+def refuse_another_topic(tp: TP, position: Position, topic_id: str | None) -> None:
+    """Raise where a position was read from another topic of the same name, and name the command that resolves it.
+
+    Args:
+        tp: the partition.
+        position: as it is stored.
+        topic_id: Kafka's id of the topic that bears the name now; None where it does not tell.
+
+    Raises:
+        TopicMadeAnewError: it is another topic.
+    """
+    if topic_id is not None and position.topic_id not in {None, topic_id}:
+        raise TopicMadeAnewError(
+            f"{tp.topic}[{tp.partition}]: the database has read up to offset {position.next_offset} of topic "
+            f"{position.topic_id}, but this is topic {topic_id}. If the topic was made anew, {_reset(tp)} begins at its "
+            "earliest record; if not, KAFKA_BOOTSTRAP_SERVERS names another cluster."
+        )
+
+
+def refuse_beyond(tp: TP, position: Position, end: int) -> None:
+    """Raise where a position lies above the end of its log, and name the command that resolves it.
+
+    Raises:
+        PositionBeyondLogError: it does.
+    """
+    if position.next_offset > end:
+        raise PositionBeyondLogError(
+            f"{tp.topic}[{tp.partition}]: the database has read up to offset {position.next_offset}, but Kafka's log "
+            f"ends at {end}. If the topic was made anew, {_reset(tp)} begins at its earliest record; if not, "
+            "KAFKA_BOOTSTRAP_SERVERS names another cluster."
+        )
+
+
+def _reset(tp: TP) -> str:
+    return f"`tenant-billing position reset {tp.topic} {tp.partition} --to-start`"

@@ -1,12 +1,13 @@
-"""Which topic is it: Kafka's own id, which tells a topic that was deleted and made anew from the one before."""
+"""Which topic is it: Kafka's own id, which tells a topic that was deleted and made anew from the one before, and its ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Protocol
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from faust.types import TP
 
 from pipeline.kafka_security import UNSECURED, KafkaSecurity, librdkafka_options
 
@@ -34,9 +35,7 @@ class KafkaTopicIds:
         Raises:
             KafkaException: no answer.
         """
-        if self._admin is None:
-            self._admin = AdminClient(self._cluster)
-        asked = self._admin.describe_topics(
+        asked = self._brokers().describe_topics(
             TopicCollection(sorted(set(topics))), request_timeout=_answer_seconds_max
         )
         found = {}
@@ -47,3 +46,23 @@ class KafkaTopicIds:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
         return found
+
+    def ends(self, tps: Collection[TP]) -> Mapping[TP, int]:
+        """The offset behind the last record of each partition, whoever may read that record yet; in one question.
+
+        Raises:
+            KafkaException: no answer.
+        """
+        if not tps:
+            return {}
+        asked = self._brokers().list_offsets(
+            {TopicPartition(*tp): OffsetSpec.latest() for tp in sorted(tps)},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=_answer_seconds_max,
+        )
+        return {TP(place.topic, place.partition): answer.result().offset for place, answer in asked.items()}
+
+    def _brokers(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = AdminClient(self._cluster)
+        return self._admin

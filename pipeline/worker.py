@@ -24,6 +24,7 @@ from attribution.attribute import InputRules
 from pipeline import metrics
 from pipeline.kafka_security import faust_credentials
 from pipeline.logs import told
+from pipeline.place_watch import watch_places
 from pipeline.positions import Positions
 from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, joined
 from pipeline.prepare import InputSpec, Item, Message, decode, kafka_instant, latest_start, prepare
@@ -56,6 +57,7 @@ def build_app(settings: Settings, engine: Engine, view: WorkerView) -> BatchApp:
         broker_session_timeout=settings.session_timeout_seconds,
         broker_heartbeat_interval=settings.session_timeout_seconds / 3,
         broker_commit_interval=2.0,
+        consumer_metadata_max_age_ms=10_000,  # a group formed while a broker starts may have nothing to share out
         consumer_max_fetch_size=settings.fetch_bytes_max,
         stream_buffer_maxsize=_buffered_batches_max,
         stream_wait_empty=True,
@@ -69,6 +71,7 @@ def build_app(settings: Settings, engine: Engine, view: WorkerView) -> BatchApp:
     # The embedded broker, which is the only one without LogAppendTime, tells no ids either.
     topic_ids = KafkaTopicIds(settings.kafka_bootstrap_servers, settings.kafka_security)
     app.position_source = Positions(engine, topic_ids if settings.require_log_append_time else None)
+    watch_places(app, engine, settings, topic_ids)
     snapshots = Snapshots(engine)
     poster = BatchPoster(engine)
     for topic in settings.inputs:

@@ -49,6 +49,7 @@ from schemas.bulk import copy_line, copy_rows
 from schemas.periods import Period
 from schemas.statements import Statement, sha256_hex
 
+CLOSING: Final = "tenant-billing closing"  # by this name others know a session that closes
 frozen_seconds_max: Final = 600  # a closer that stands still for so long inside its transaction loses it
 _differences_shown_max: Final = 20
 _statements_at_once_max: Final = 1000
@@ -95,8 +96,9 @@ def close(connection: Connection, period: Period, topics: EventTopics) -> Closed
     Raises:
         NotSealedError: it is open, or an earlier month is not closed.
         AggregatesDifferError: monthly usage is not what the ledger says.
+        OperationalError: (55P03) another closer has held the month for `frozen_seconds_max`.
     """
-    connection.execute(text(f"set local idle_in_transaction_session_timeout = '{frozen_seconds_max}s'"))
+    _begin_closing(connection)
     state, sealed_at = _hold_period(connection, period)
     if state == "closed":
         return closed_month(connection, period)
@@ -139,6 +141,17 @@ def month_facts(
         by_owner,
         numbers_held(numbers_in_force(connection, period), load_tariffs(connection, as_of), period),
         peaks(connection, period),
+    )
+
+
+def _begin_closing(connection: Connection) -> None:
+    """Make this transaction one that others know, that ends if it stands still, and that waits for nobody for ever."""
+    connection.execute(
+        text(
+            "select set_config('application_name', :name, true), set_config('lock_timeout', :patience, true), "
+            "set_config('idle_in_transaction_session_timeout', :patience, true)"
+        ),
+        {"name": CLOSING, "patience": f"{frozen_seconds_max}s"},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from rollup import boundary_store
 from schemas.locks import Lock
 from schemas.periods import Period, utc_text
 
@@ -40,6 +41,7 @@ class BlockerKind(StrEnum):
     HELD = "held"
     QUARANTINED = "quarantined"
     POSTING = "posting"
+    CLOSING = "closing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,6 @@ class Waits:
 
     grace: timedelta
     quarantine: timedelta
-
-
-class Boundary(NamedTuple):
-    """How far one partition must have been read: `offset` is the first one that need not have been."""
-
-    topic: str
-    partition: int
-    offset: int
 
 
 def seal(connection: Connection, period: Period, waits: Waits, as_of: datetime) -> tuple[Blocker, ...]:
@@ -170,44 +164,6 @@ def make_month(connection: Connection, period: Period) -> bool:
     return bool(connection.scalar(text("select make_period(:month)"), {"month": period.first_day}))
 
 
-def boundaries(connection: Connection, period: Period) -> tuple[Boundary, ...]:
-    """The boundaries pinned for a month; empty where none are."""
-    rows = connection.execute(
-        text(
-            "select topic, partition, boundary_offset from period_boundaries "
-            "where period = :period order by topic, partition"
-        ),
-        {"period": period.first_day},
-    )
-    return tuple(Boundary(*row) for row in rows)
-
-
-def pin_boundaries(
-    connection: Connection,
-    period: Period,
-    cutoff: datetime,
-    now: datetime,
-    found: Mapping[tuple[str, int], int],
-) -> None:
-    """Write a month's cutoff and boundaries down; whoever wrote first has said it for good (C1)."""
-    pinned = connection.execute(
-        text("update periods set cutoff_at = :cutoff where period = :period and cutoff_at is null"),
-        {"cutoff": cutoff, "period": period.first_day},
-    )
-    if pinned.rowcount == 0 or not found:
-        return
-    connection.execute(
-        text(
-            "insert into period_boundaries (period, topic, partition, boundary_offset, pinned_at) "
-            "values (:period, :topic, :partition, :offset, :now) on conflict do nothing"
-        ),
-        [
-            {"period": period.first_day, "topic": topic, "partition": partition, "offset": offset, "now": now}
-            for (topic, partition), offset in sorted(found.items())
-        ],
-    )
-
-
 def period_row(connection: Connection, period: Period) -> PeriodRow | None:
     """One month, if it exists."""
     rows = _period_rows(connection, "where period = :period", {"period": period.first_day})
@@ -273,20 +229,11 @@ def _reading(connection: Connection, period: Period) -> Iterable[Blocker]:
         yield Blocker(
             BlockerKind.BOUNDARIES, "how far each partition must be read has not been asked of Kafka yet"
         )
-    rows = connection.execute(
-        text(
-            "select b.topic, b.partition, b.boundary_offset, p.next_offset from period_boundaries b "
-            "left join stream_positions p on p.topic = b.topic and p.partition = b.partition "
-            "where b.period = :period and coalesce(p.next_offset, 0) < b.boundary_offset "
-            "order by b.topic, b.partition"
-        ),
-        {"period": period.first_day},
-    )
-    for behind in rows:
+    for behind in boundary_store.not_reached(connection, period):
         read = "not at all" if behind.next_offset is None else f"to offset {behind.next_offset}"
         yield Blocker(
             BlockerKind.UNREAD,
-            f"{behind.topic}[{behind.partition}] has been read {read}, the boundary is {behind.boundary_offset}",
+            f"{behind.topic}[{behind.partition}] has been read {read}, the boundary is {behind.offset}",
         )
 
 

@@ -20,10 +20,11 @@ Key = tuple[str | None, str | None, str, str]
 
 
 class Event(NamedTuple):
-    """An event as a consumer gets it."""
+    """An event as a consumer gets it; `sent_at` by the relay's clock, in milliseconds."""
 
     event_id: str
     value: bytes
+    sent_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,5 +175,28 @@ def _events(months: Sequence[str], found: Found) -> Iterator[str]:
         }.values()
     )
     wanted = Counter((account, month) for month in months for account in {line.account for line in LINES})
+    yield from _told_too_early(found)
     if periods != wanted:
         yield f"periods.closed told of {sorted(periods.items())} instead of {sorted(wanted.items())}"
+
+
+def _told_too_early(found: Found) -> Iterator[str]:
+    """Months that were told of before the last of their statements was heard for the first time (C5)."""
+    heard: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for event in _first_heard(found.statement_events):
+        told = orjson.loads(event.value)
+        month = (told["account"], told["period"])
+        heard[month] = max(heard[month], event.sent_at)
+    for event in _first_heard(found.period_events):
+        told = orjson.loads(event.value)
+        if event.sent_at < heard[told["account"], told["period"]]:
+            yield f"{told['account']} was told of {told['period']} before its last statement"
+
+
+def _first_heard(events: Sequence[Event]) -> Iterable[Event]:
+    first: dict[str, Event] = {}
+    for event in events:
+        known = first.setdefault(event.event_id, event)
+        if event.sent_at < known.sent_at:
+            first[event.event_id] = event
+    return first.values()

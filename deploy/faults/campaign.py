@@ -62,15 +62,17 @@ def run(*, seed: int, count: int, progress: Progress, logs: Path | None = None) 
         with Stage(folder, months) as stage:
             traffic = Traffic(seed, months)
             sending = _Sending(stage.bootstrap_servers, traffic)
+            findings: list[str] = []
             with sending:
                 for number, fault in enumerate(faults):
                     progress(number, fault.point or fault.kind)
                     stage.befall(fault)
                     stage.tick()
                     time.sleep(fault.pause_seconds)
+                    findings += _violations(stage.engine, f"after fault {number}, {fault.kind}")
             stage.peace()
             progress(len(faults), "draining")
-            findings = _drain(stage, months)
+            findings += _drain(stage, months)
             found = _found(stage, findings)
             verdict = audit(traffic.usage, traffic.others, [str(month) for month in months], found)
             findings += verdict.findings + _own_audits(stage.engine, months)
@@ -187,6 +189,16 @@ def _wait(stage: Stage, holds: Callable[[], bool]) -> bool:
     return False
 
 
+def _violations(engine: Engine, when: str) -> list[str]:
+    """What does not add up at this moment, in the midst of it all."""
+    try:
+        with engine.connect() as connection:
+            lines = conservation_store.by_topic(connection, count_rows=True)
+    except DBAPIError:  # its connections were just cut
+        return []
+    return [f"{when}: {each}" for line in lines for each in line.violations]
+
+
 def _found(stage: Stage, findings: list[str]) -> Found:
     logs = KafkaLogs(stage.bootstrap_servers)
     received = sum(logs.ends(list(PARTITIONS)).values())
@@ -236,6 +248,6 @@ def _events(bootstrap_servers: str, topic: str) -> list[Event]:
         message = consumer.poll(30)
         assert message is not None, f"{topic} could not be read to its end"
         headers = dict(message.headers() or [])
-        events.append(Event(headers["ce_id"].decode(), message.value() or b""))
+        events.append(Event(headers["ce_id"].decode(), message.value() or b"", message.timestamp()[1]))
     consumer.close()
     return events

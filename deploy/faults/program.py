@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from deploy.faults.plan import POINTS, Point
 from pipeline import cli, closer, election, position_store
-from rollup import months_store, outbox_store
+from rollup import close_store, months_store, outbox_store
 
 SESSION_SECONDS: Final = 2.0
 SILENT_SECONDS: Final = 1.5
@@ -41,6 +41,7 @@ def run(folder: Path, log: Path, environment: Mapping[str, str]) -> None:
         (position_store, "idle_seconds_max", 3),
         (months_store, "seal_wait_seconds_max", 2),
         (outbox_store, "frozen_seconds_max", 2),
+        (close_store, "frozen_seconds_max", 3),
     ):
         setattr(module, name, seconds)
     for point in POINTS:

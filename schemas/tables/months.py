@@ -34,7 +34,8 @@ periods = Table(
     CheckConstraint("extract(day from period) = 1", name="first_day"),
 )
 
-# How far each partition must have been read before a month may seal; pinned once, never moved (C1).
+# How far each partition must have been read before a month may seal; pinned once, never moved (C1). `topic_id`: the
+# topic that was asked for it, where Kafka tells; only that topic's position can reach it.
 period_boundaries = Table(
     "period_boundaries",
     metadata,
@@ -43,6 +44,7 @@ period_boundaries = Table(
     Column("partition", Integer, primary_key=True),
     Column("boundary_offset", BigInteger, nullable=False),
     Column("pinned_at", INSTANT, nullable=False),
+    Column("topic_id", Text),
 )
 
 # `body` is the canonical JSON; `chain` hashes the previous row's chain and this row's sha256 (C7).

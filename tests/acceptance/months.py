@@ -23,6 +23,9 @@ class ReadToTheEnd:
     def boundaries(self, topics: Iterable[str], at: datetime) -> Mapping[tuple[str, int], int]:  # noqa: ARG002 (the protocol)
         return self._world.logs.ends(list(topics))
 
+    def topic_ids(self, topics: Iterable[str]) -> Mapping[str, str]:  # noqa: ARG002 (the protocol)
+        return {}
+
 
 def try_to_close(world: World, month: str, settings: Settings | None = None) -> Closed | Waiting:
     return close_month(world.engine, settings or world.settings, ReadToTheEnd(world), Period.parse(month))

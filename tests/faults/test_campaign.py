@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.faults.audit import Found, audit
+from deploy.faults.audit import Event, Found, audit
 from deploy.faults.audit_store import MonthSum, Row
 from deploy.faults.plan import POINTS, months_closed, plan
 from deploy.faults.traffic import Traffic, Usage
@@ -86,6 +86,19 @@ WRONG = {
 @pytest.mark.parametrize("found", WRONG.values(), ids=WRONG)
 def test_the_audit_finds_what_is_wrong(found: Found) -> None:
     assert audit({"a": NOBODYS}, Counter(), [], found).findings
+
+
+def test_the_audit_finds_a_month_told_before_its_last_statement_was_first_heard() -> None:
+    told = b'{"account": "a", "period": "2026-10", "sha256": ""}'
+    statements = [Event("one", told, 1), Event("two", told, 5), Event("one", told, 9)]
+    for sent_at, early in ((4, True), (6, False)):
+        found = replace(
+            FOUND,
+            statement_events=statements,
+            period_events=[Event("month", told, sent_at), Event("month", told, 9)],
+        )
+        findings = audit({"a": NOBODYS}, Counter(), [], found).findings
+        assert ("a was told of 2026-10 before its last statement" in findings) == early
 
 
 @pytest.mark.slow

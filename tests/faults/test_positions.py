@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from faust.types import TP
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from deploy.stack.kafka import RealKafka
+from pipeline import place_watch
 from pipeline.cli import app as command_line
 from pipeline.cli.output import Refused
+from pipeline.place_watch import look_at_places
 from pipeline.position_store import partition_states, positions_of
+from pipeline.positions import PositionBeyondLogError
+from pipeline.topic_ids import KafkaTopicIds
 from rollup.conservation_store import conservation
 from tests.acceptance.test_workers import NUMBER, OCTOBER, Carrier, wait_until
 from tests.faults.running import running_worker
@@ -138,11 +143,7 @@ def test_a_topic_that_was_made_anew_is_refused_though_its_log_is_long_enough(
     produce_to(carrier, 0, [b"unreadable", *(json.dumps(each).encode() for each in calls(4))])
     with running_worker(settings_of(carrier), carrier.world.engine):
         wait_until(lambda: carrier.received() == 5)
-    admin = AdminClient({"bootstrap.servers": real_kafka.bootstrap_servers})
-    for done in admin.delete_topics([topic]).values():
-        done.result(30)
-    _until_gone(admin, topic)
-    real_kafka.create_topics({topic: 2})
+    make_anew(real_kafka, topic)
     produce_to(carrier, 0, [b"unreadable again", *(json.dumps(each).encode() for each in calls(8, first=2))])
     with capture_logs() as said, running_worker(settings_of(carrier), carrier.world.engine) as app:
         wait_until(lambda: app.should_stop)
@@ -190,5 +191,81 @@ def test_a_worker_without_a_database_at_its_start_finds_its_places_when_there_is
         wait_until(lambda: carrier.received() == 10)
 
 
-def _until_gone(admin: AdminClient, topic: str) -> None:
+@pytest.mark.parametrize("longer", [True, False], ids=["longer", "shorter"])
+def test_a_topic_made_anew_under_a_running_worker_is_refused_while_it_runs(
+    carrier: Carrier, real_kafka: RealKafka, monkeypatch: pytest.MonkeyPatch, *, longer: bool
+) -> None:
+    monkeypatch.setattr(place_watch, "look_interval_seconds", 0.5)
+    partition = TP(carrier.topics["calls"], 0)
+    produce_to(carrier, 0, calls(10))
+    with capture_logs() as said, running_worker(settings_of(carrier), carrier.world.engine) as app:
+        wait_until(lambda: carrier.received() == 10)
+        make_anew(real_kafka, partition.topic)
+        produce_to(carrier, 0, calls(20 if longer else 5, first=100))
+        wait_until(lambda: app.should_stop)
+    [told] = [each["error"] for each in said if each["event"] == "position_refused"]
+    assert f"tenant-billing position reset {partition.topic} 0 --to-start" in told
+    assert carrier.received() == 10
+    command(carrier, monkeypatch, "position", "reset", partition.topic, "--to-start")
+    with running_worker(settings_of(carrier), carrier.world.engine):
+        wait_until(lambda: carrier.received() == (30 if longer else 15))
+    assert carrier.world.outcomes() == {("posted", ""): 30 if longer else 15}
+
+
+def test_where_kafka_tells_no_ids_a_log_that_ends_too_early_tells_while_a_worker_runs(
+    carrier: Carrier,
+) -> None:
+    produce_to(carrier, 0, calls(10))
+    settings = settings_of(carrier)
+    with running_worker(settings, carrier.world.engine):
+        wait_until(lambda: carrier.received() == 10)
+    kafka, names = KafkaTopicIds(settings.kafka_bootstrap_servers), list(carrier.topics.values())
+    look_at_places(carrier.world.engine, kafka, names, ids_told=False)  # all is well
+    with carrier.world.engine.begin() as connection:
+        connection.execute(text("update stream_positions set next_offset = 11 where next_offset = 10"))
+    with pytest.raises(PositionBeyondLogError, match="11, but Kafka's log ends at 10"):
+        look_at_places(carrier.world.engine, kafka, names, ids_told=False)
+
+
+def test_an_outage_is_no_reason_to_refuse_a_place(carrier: Carrier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place_watch, "look_interval_seconds", 0.1)
+    asked = KafkaTopicIds.ends
+    outages = iter(range(3))
+
+    def away(topics: KafkaTopicIds, tps: Any) -> Any:
+        if next(outages, None) is not None:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return asked(topics, tps)
+
+    monkeypatch.setattr(KafkaTopicIds, "ends", away)
+    with capture_logs() as said, running_worker(settings_of(carrier), carrier.world.engine) as app:
+        wait_until(lambda: [each["event"] for each in said].count("places_not_looked_at") == 3)
+        produce_to(carrier, 0, calls(10))
+        wait_until(lambda: carrier.received() == 10)
+        assert not app.should_stop
+
+
+def test_topics_that_the_brokers_did_not_know_at_first_are_read_as_soon_as_they_do(
+    carrier: Carrier, real_kafka: RealKafka
+) -> None:
+    """So it is for a moment while a broker starts: a group that is formed then has nothing to share out."""
+    topic = carrier.topics["calls"]
+    remove(real_kafka, topic)
+    with running_worker(settings_of(carrier), carrier.world.engine):
+        threading.Event().wait(3)  # until the group has been formed
+        real_kafka.create_topics({topic: 2})
+        produce_to(carrier, 0, calls(10))
+        wait_until(lambda: carrier.received() == 10)
+
+
+def make_anew(kafka: RealKafka, topic: str) -> None:
+    """Delete a topic and create it again, with two partitions."""
+    remove(kafka, topic)
+    kafka.create_topics({topic: 2})
+
+
+def remove(kafka: RealKafka, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    for done in admin.delete_topics([topic]).values():
+        done.result(30)
     wait_until(lambda: topic not in admin.list_topics(timeout=10).topics)

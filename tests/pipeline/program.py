@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from pipeline import closer, election, relay, replay
+from pipeline import closer, election, position_store, relay, replay, resolver
 from pipeline.database import connect
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
@@ -15,6 +15,7 @@ from rollup import months_store, outbox_store
 from rollup.quarantine_store import Chosen
 from schemas.locks import Lock
 from schemas.periods import Period
+from tests.world import Ends
 
 SETTINGS = Settings(inputs=(InputTopic(topic="calls.raw", kind="calls"),))
 
@@ -24,6 +25,9 @@ class NothingBeyond:
 
     def boundaries(self, topics: Iterable[str], at: datetime) -> Mapping[tuple[str, int], int]:  # noqa: ARG002 (the protocol)
         return {(topic, 0): 0 for topic in topics}
+
+    def topic_ids(self, topics: Iterable[str]) -> Mapping[str, str]:  # noqa: ARG002 (the protocol)
+        return {}
 
 
 def lead() -> bool:
@@ -44,6 +48,9 @@ def main() -> None:
             replay.replay(engine, SETTINGS, Snapshots(engine), Chosen())
         case "discard":
             replay.discard(engine, Chosen(), "killed")
+        case "resolve":
+            position_store.idle_seconds_max = 1  # type: ignore[misc]
+            resolver.resolve_once(Settings(), engine, Snapshots(engine), Ends(engine))  # type: ignore[arg-type]
         case "relay":
             settings = Settings(kafka_bootstrap_servers=rest[0], relay_interval_seconds=0.05)
             relay.run_relay(settings, engine, threading.Event())

@@ -122,6 +122,9 @@ class Moving:
         self.end += 100
         return {("calls.raw", 0): self.end}
 
+    def topic_ids(self, topics: Iterable[str]) -> Mapping[str, str]:  # noqa: ARG002 (the protocol)
+        return {}
+
 
 def test_traffic_that_never_stops_does_not_move_the_boundary(database: Engine, past: Period) -> None:
     source = Moving()

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from pipeline.boundaries import BoundariesUnavailableError
 from pipeline.closer import Closed, Waiting, close_month, closer_round, make_months_ahead, run_closer
+from pipeline.position_store import begin_anew
 from pipeline.settings import InputTopic, Settings
 from rollup.months_store import BlockerKind, Waits, database_now, make_months, period_rows, what_blocks
 from rollup.reading_store import statements
@@ -29,16 +30,23 @@ class Ends:
     def __init__(self, offsets: Mapping[tuple[str, int], int] | None = None) -> None:
         self.offsets = offsets if offsets is not None else {("calls.raw", 0): 0}
         self.asked: list[datetime] = []
+        self.topic_id: str | None = None
 
     def boundaries(self, topics: Iterable[str], at: datetime) -> Mapping[tuple[str, int], int]:
         assert list(topics) == ["calls.raw"]
         self.asked.append(at)
         return self.offsets
 
+    def topic_ids(self, topics: Iterable[str]) -> Mapping[str, str]:
+        return {topic: self.topic_id for topic in topics if self.topic_id}
+
 
 class Unreachable:
     def boundaries(self, topics: Iterable[str], at: datetime) -> Mapping[tuple[str, int], int]:  # noqa: ARG002 (the protocol)
         raise BoundariesUnavailableError("no broker answers")
+
+    def topic_ids(self, topics: Iterable[str]) -> Mapping[str, str]:  # noqa: ARG002 (the protocol)
+        return {}
 
 
 @pytest.fixture
@@ -101,6 +109,34 @@ def test_a_boundary_is_pinned_once_and_never_moves(database: Engine, past: Perio
     assert [each.text for each in found.blockers] == [
         "calls.raw[0] has been read to offset 0, the boundary is 7"
     ]
+
+
+def test_a_boundary_of_a_topic_that_is_gone_is_reached_when_its_position_is_given_up(
+    database: Engine, past: Period
+) -> None:
+    """Made anew after the month was pinned: what the old log still held is lost, and the new one is all of later months."""
+    run(database, "update stream_positions set next_offset = 5, topic_id = 'old'")
+    source = Ends({("calls.raw", 0): 7})
+    source.topic_id = "old"
+    assert kinds(close_month(database, SETTINGS, source, past)) == [BlockerKind.UNREAD]
+    with database.begin() as connection:
+        begin_anew(connection, "calls.raw", 0, 0, "new")
+    assert isinstance(close_month(database, SETTINGS, source, past), Closed)
+
+
+def test_a_position_of_a_topic_that_is_gone_has_not_read_what_the_new_one_holds(
+    database: Engine, past: Period
+) -> None:
+    """Made anew before the month was pinned: the old position lies above the boundary, and means nothing."""
+    run(database, "update stream_positions set next_offset = 5000, topic_id = 'old'")
+    source = Ends({("calls.raw", 0): 7})
+    source.topic_id = "new"
+    assert kinds(close_month(database, SETTINGS, source, past)) == [BlockerKind.UNREAD]
+    with database.begin() as connection:
+        begin_anew(connection, "calls.raw", 0, 0, "new")
+    assert kinds(close_month(database, SETTINGS, source, past)) == [BlockerKind.UNREAD]
+    run(database, "update stream_positions set next_offset = 7 where topic_id = 'new'")
+    assert isinstance(close_month(database, SETTINGS, source, past), Closed)
 
 
 def test_a_month_does_not_close_before_its_cutoff_and_kafka_is_not_asked(
