@@ -1,7 +1,7 @@
 """One Postgres transaction per batch (L3): position, ledger, sums, held records, quarantine and counts, or nothing.
 
 The position moves by compare-and-set first, so a worker that has lost its partition writes nothing. Rows that are
-surely new are copied straight into the ledger; those that may be duplicates are merged. What the database refuses
+surely new are copied straight into the ledger; those that may be duplicates are looked up, and merged. What the database refuses
 for its data is bisected down to the record, which is quarantined.
 """
 
@@ -70,7 +70,8 @@ class RecentIdentities:
     """A bounded memory of identities posted lately: what it knows is probably a duplicate, and is looked up.
 
     Two generations of a set, so that forgetting costs nothing; what it has forgotten the unique index still stops.
-    `doubtful`: it has just been surprised (a replay, a restart), so everything is looked up until nothing is found.
+    `doubtful`: it has just been surprised (a replay, a restart, resends that reach another worker), so everything is
+    looked up and merged until nothing is met.
     """
 
     def __init__(self, size_max: int = recent_identities_max) -> None:
@@ -265,33 +266,31 @@ def _post_usage(
 ) -> list[UsageRow]:
     """Post what is new; returns it.
 
-    What is surely new is copied straight into the ledger, sorted, so that writers of the same records never deadlock.
-    Where that meets a record after all, everything is looked up, and copied again without what is there.
+    What is surely new is copied straight into the ledger; where that meets a record after all, it is merged. Either is
+    sorted, so that writers of the same records never deadlock.
     """
     over_midnight = store.claim_midnights(connection, list(rows.usage.values()))
     _drop(dict.fromkeys(over_midnight, False), rows, counts)
-    for attempt in range(1, _attempts_max + 1):
-        ordered = [rows.usage[identity] for identity in sorted(rows.usage)]
-        suspects = ordered if recent is None or attempt > 1 else recent.suspects(ordered)
-        known = store.standing(connection, "usage_records", suspects)
-        _drop(known, rows, counts)
-        new = [row for row in ordered if row.identity not in known] if known else ordered
-        if _copied(connection, new, posted_to, last=attempt == _attempts_max):
-            if recent is not None and attempt == 1 and not known:
-                recent.doubtful = False
-            break
-        if recent is not None:
-            recent.doubtful = True
-    return new
+    ordered = [rows.usage[identity] for identity in sorted(rows.usage)]
+    known = store.standing(
+        connection, "usage_records", ordered if recent is None else recent.suspects(ordered)
+    )
+    _drop(known, rows, counts)
+    new = [row for row in ordered if row.identity not in known] if known else ordered
+    if recent is not None and not recent.doubtful and _copied(connection, new, posted_to):
+        return new
+    met = store.merge_usage(connection, new, posted_to)
+    _drop(store.standing(connection, "usage_records", [rows.usage[each] for each in met]), rows, counts)
+    if recent is not None:
+        recent.doubtful = bool(known or met)
+    return [row for row in new if row.identity not in met]
 
 
-def _copied(
-    connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping[date, date], *, last: bool
-) -> bool:
+def _copied(connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping[date, date]) -> bool:
     """Copy rows that are believed to be new; False, and nothing written, where one was not.
 
     Raises:
-        DBAPIError: the database refuses them; the last time also where one was not new.
+        DBAPIError: the database refuses them for another reason.
     """
     if not rows:
         return True
@@ -299,7 +298,7 @@ def _copied(
         with connection.begin_nested():
             store.copy_usage(connection, rows, posted_to)
     except DBAPIError as error:
-        if sqlstate(error) != _UNIQUE_VIOLATION or last:
+        if sqlstate(error) != _UNIQUE_VIOLATION:
             raise
         return False
     return True

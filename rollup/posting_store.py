@@ -137,6 +137,36 @@ def copy_usage(connection: Connection, rows: Sequence[UsageRow], posted_to: Mapp
     copy_binary(connection, "usage_records", _LEDGER_COLUMNS, ledger_rows(rows, posted_to))
 
 
+def merge_usage(
+    connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping[date, date]
+) -> set[Identity]:
+    """Append those of some rows that the ledger does not hold, waiting for whoever is writing one of them now.
+
+    Returns:
+        The identities that it held already.
+    """
+    if not rows:
+        return set()
+    connection.execute(
+        text(
+            "create temporary table if not exists incoming_usage "
+            "(like usage_records including defaults) on commit delete rows"
+        )
+    )
+    connection.execute(text("delete from incoming_usage"))  # of an earlier merge in this transaction
+    copy_binary(connection, "incoming_usage", _LEDGER_COLUMNS, ledger_rows(rows, posted_to))
+    columns = ", ".join(_LEDGER_COLUMNS)
+    held = connection.execute(
+        text(
+            f"with added as (insert into usage_records ({columns}) select {columns} from incoming_usage "  # noqa: S608 (our own column names)
+            "order by started_date, key on conflict (started_date, key) do nothing returning started_date, key) "
+            "select i.started_date, i.key from incoming_usage i "
+            "where not exists (select from added a where a.started_date = i.started_date and a.key = i.key)"
+        )
+    )
+    return {_identity(row) for row in held}
+
+
 def standing(connection: Connection, table: Ledger, asked: Sequence[Asked]) -> dict[Identity, bool]:
     """Which identities are in a table, and whether with the same content.
 
