@@ -36,6 +36,7 @@ class KafkaTopicIds:
         """
         if self._admin is None:
             self._admin = AdminClient(self._cluster)
+        self._admin.poll(0)  # what it has to log
         asked = self._admin.describe_topics(
             TopicCollection(sorted(set(topics))), request_timeout=_answer_seconds_max
         )

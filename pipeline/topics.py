@@ -132,7 +132,6 @@ class Topics:
             {
                 **librdkafka_options(settings.kafka_security),
                 "bootstrap.servers": settings.kafka_bootstrap_servers,
-                "log_level": 0,  # what is wrong is told by the answer
             }
         )
 

@@ -2,98 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import os
+import socket
+import struct
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
 
 from deploy.stack.broker import Broker
-from deploy.stack.postgres import EmbeddedPostgres, free_port
+from deploy.stack.postgres import EmbeddedPostgres
 from invoicing.sandbox import Sandbox
 from pipeline.database import connect
 from pipeline.health import Health, PortTakenError, Pulse, door
 from pipeline.metrics.catalogue import CATALOGUE
 from tests.conftest import MakeTopics
-from tests.services import service
-from tests.world import World, inbound, utc
+from tests.observability.installation import STUCK_SECONDS, Installation, asked, eventually
+from tests.world import inbound, utc
 
 NUMBER, OCTOBER = "+12125550101", utc("2026-10-10 12:00")
-STUCK_SECONDS = "2"
-
-
-class Installation:
-    """A database, topics and services, each with its port."""
-
-    def __init__(self, engine: Engine, url: str, kafka: Broker, topics: dict[str, str], folder: Path) -> None:
-        inputs = [{"topic": topics["calls"], "kind": "calls"}]
-        self.world, self.topics, self.kafka, self.folder = (
-            World(engine, inputs=inputs),
-            topics,
-            kafka,
-            folder,
-        )
-        self.port = free_port()
-        self.environment = {
-            **os.environ,  # noqa: TID251 (passed on to the service)
-            "DATABASE_URL": url,
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "TENANT_BILLING_INPUTS": json.dumps(inputs),
-            "TENANT_BILLING_STATEMENTS_TOPIC": topics["statements"],
-            "TENANT_BILLING_CONSUMER_GROUP": f"group-{topics['calls']}",
-            "TENANT_BILLING_GRACE_HOURS": "1000000",
-            "TENANT_BILLING_REQUIRE_LOG_APPEND_TIME": "true" if kafka.real else "false",
-            "TENANT_BILLING_METRICS_PORT": str(self.port),
-            "TENANT_BILLING_OBSERVE_INTERVAL_SECONDS": "0.3",
-            "TENANT_BILLING_STUCK_SECONDS_MAX": STUCK_SECONDS,
-        }
-
-    @contextmanager
-    def running(self, name: str, **settings: str) -> Iterator[None]:
-        with service(name, {**self.environment, **settings}, self.folder / f"{name}.log"):
-            yield
-
-    def produce(self, *records: dict[str, object]) -> None:
-        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers})
-        for record in records:
-            producer.produce(self.topics["calls"], json.dumps(record).encode())
-        assert producer.flush(30) == 0
-
-    def ask(self, path: str) -> tuple[int, str]:
-        return asked(self.port, path)
-
-    def says(self, path: str, status: int, **parts: str) -> bool:
-        found, body = self.ask(path)
-        return found == status and all(json.loads(body)[name] == said for name, said in parts.items())
-
-
-def asked(port: int, path: str) -> tuple[int, str]:
-    """Status and body; 0 where nobody listens yet."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
-    except OSError:
-        return 0, "{}"
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 40
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -218,6 +149,24 @@ def test_one_check_that_fails_is_enough_and_others_pages_do_not_exist() -> None:
         assert asked(port, "/")[0] == 404
         with pytest.raises(PortTakenError), door("127.0.0.1", port, health):
             pass
+
+
+def test_a_check_that_raises_and_a_probe_that_hangs_up_are_logged_and_leave_no_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def broken() -> str | None:
+        raise KeyError(NUMBER)
+
+    with capture_logs() as said, door("127.0.0.1", 0, Health(ready={}, live={"one": broken})) as port:
+        assert asked(port, "/livez") == (500, '{"error": "KeyError"}\n')
+        with socket.create_connection(("127.0.0.1", port)) as probe:
+            probe.sendall(b"GET /livez")
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )  # reset, not closed
+        eventually(lambda: len(said) > 1)
+    assert [event["event"] for event in said] == ["question_failed", "question_broken_off"]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_loop_that_stands_still_is_told_only_after_a_while() -> None:
