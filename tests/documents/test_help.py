@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 
 from pipeline.cli import app, output
+from pipeline.cli.examples import EXAMPLES
 
 PROGRAM = str(Path(sys.executable).parent / "tenant-billing")
 SUBJECTS = ["Running it", "Who owns what", "Call records", "Months and statements", "Invoices"]
@@ -39,6 +43,68 @@ def test_help_gives_examples_and_exit_codes() -> None:
     assert "Examples: tenant-billing number assign" in said
     assert f"0 done; {output.EXIT_REFUSED} refused" in said
     assert f"{output.EXIT_WAITING} not now" in said
+
+
+def leaves(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    for name, each in command.commands.items():
+        if hasattr(each, "commands"):
+            yield from leaves(each, *path, name)
+        else:
+            yield " ".join((*path, name)), each
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+def test_every_command_has_an_example_and_no_other_has() -> None:
+    assert set(EXAMPLES) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_in_a_commands_help_is_one_that_it_takes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = shlex.split(EXAMPLES[name])
+    for file in (each for each in arguments if re.search(r"\.(csv|jsonl|yaml)$", each)):
+        Path(file).touch()
+    with COMMANDS[name].make_context(name, list(arguments)) as context:
+        told = " ".join(COMMANDS[name].get_help(context).split())
+    assert told.endswith(" ".join(f"Example: tenant-billing {name} {EXAMPLES[name]}".split()))
+
+
+def test_whatever_is_shown_can_be_had_as_json() -> None:
+    """Only what changes something or runs has nothing to print; it says what it did on standard error."""
+    verbs = {
+        "add",
+        "assign",
+        "release",
+        "change",
+        "end",
+        "apply",
+        "link",
+        "unlink",
+        "resume",
+        "customer",
+        "run",
+    }
+    verbs |= {
+        "finish",
+        "reset",
+        "validate-address",
+        "retry",
+        "refresh",
+        "receive",
+        "resolve-event",
+        "discard",
+    }
+    verbs |= {"migrate", "worker", "invoicer", "sandbox"}
+    without = {
+        name
+        for name, command in COMMANDS.items()
+        if not any("--json" in each.opts for each in command.params)
+    }
+    assert {name for name in without if name.split()[-1] not in verbs} == set()
 
 
 @pytest.mark.parametrize(
