@@ -11,13 +11,24 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import directory, explain, invoices, months, positions, quarantine, services, stream, topics
+from pipeline.cli import (
+    directory,
+    explain,
+    invoices,
+    months,
+    positions,
+    quarantine,
+    services,
+    stream,
+    tariffs,
+    topics,
+)
 from pipeline.cli.examples import EXAMPLES
 from pipeline.cli.output import Refused, console_error, log_beside_output
 
 _SUBJECTS: Final = {
     "Running it": (services, topics),
-    "Who owns what": (directory,),
+    "Who owns what": (directory, tariffs),
     "Call records": (stream, positions, quarantine, explain),
     "Months and statements": (months,),
     "Invoices": (invoices,),

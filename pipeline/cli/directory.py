@@ -1,11 +1,10 @@
-"""Who owns what: accounts, tenants, numbers, IPs, tariffs, and their import from CSV."""
+"""Who owns what: accounts, tenants, numbers, IPs, and their import from CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,8 +16,7 @@ from attribution.details import AccountDetails, RefusedChangeError, TenantDetail
 from invoicing.address import address_faults
 from pipeline.cli import session
 from pipeline.cli.output import AsJson, Refused, print_json, progress, say, show
-from rollup import tariff_store
-from rollup.tariff_store import NewTariff, TariffRefusedError
+from rollup.tariff_store import TariffRefusedError
 from schemas.periods import utc_text
 
 AccountCode = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's code.")]
@@ -68,11 +66,6 @@ def add_to(app: typer.Typer) -> None:
     ip.command("release")(ip_release)
     ip.command("list")(ip_list)
     app.add_typer(ip, name="ip")
-    tariff = typer.Typer(
-        no_args_is_help=True, help="What the carrier charges an account where the switch sends no cost."
-    )
-    tariff.command("add")(tariff_add)
-    app.add_typer(tariff, name="tariff")
     app.command("import")(import_file)
 
 
@@ -286,37 +279,6 @@ def ip_list(account: AccountCode, *, as_json: AsJson = False) -> None:
             title=f"IPs of {account}",
             empty="none",
         )
-
-
-def tariff_add(
-    account: AccountCode,
-    usage_class: Annotated[
-        str, typer.Argument(help="Such as outbound_international, number_local, caller_id_lookup.")
-    ],
-    cost: Annotated[str, typer.Argument(help="Amount in the account's currency, such as 0.0085.")],
-    unit: Annotated[
-        Literal["minute", "event", "month"], typer.Option(help="What the cost is for.")
-    ] = "minute",
-    prefix: Annotated[
-        str, typer.Option(help="Called digits after the plus sign; the longest prefix wins.")
-    ] = "",
-    increments: Annotated[str, typer.Option(help="First and following seconds, such as 60/6.")] = "1/1",
-    effective: Annotated[
-        datetime | None, typer.Option(help="UTC; default: now. The past only where no tariff was.")
-    ] = None,
-) -> None:
-    """Make a tariff."""
-    first, _, following = increments.partition("/")
-    try:
-        amount, steps = Decimal(cost), (int(first), int(following))
-    except (InvalidOperation, ValueError):
-        raise Refused(f"cost {cost!r} must be an amount and increments {increments!r} like 60/6") from None
-    with change("tariff add") as (connection, made_at):
-        owner = changes_store.find_account(connection, account)
-        effective_at = effective.replace(tzinfo=UTC) if effective else made_at
-        new = NewTariff(owner.id, usage_class, effective_at, unit, amount, prefix, *steps)
-        tariff_store.add_tariff(connection, made_at, new)
-    say(f"{usage_class} costs {cost} per {unit} from {utc_text(effective_at)}")
 
 
 def import_file(

@@ -31,6 +31,7 @@ EXAMPLES: Final = {
     "ip release": "reseller 198.51.100.0/24",
     "ip list": "reseller --json",
     "tariff add": "reseller outbound_international 0.045 --prefix 44 --increments 60/6",
+    "tariff list": "reseller",
     "import": "numbers numbers.csv",
     "publish": "calls.raw calls.jsonl",
     "conservation": "--count-rows",

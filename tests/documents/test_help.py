@@ -126,3 +126,11 @@ def test_no_colours_where_nobody_looks() -> None:
     assert refused.stderr.startswith("refused: ")
     assert "\x1b" not in refused.stderr + run("--help").stdout
     assert run("period", "close").returncode == 2
+
+
+def test_kafka_away_is_told_once_with_its_address() -> None:
+    for command in (("topics", "check"), ("position", "list")):
+        refused = run(*command, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+        [line] = refused.stderr.splitlines()
+        assert line.startswith("refused: Kafka does not answer at 127.0.0.1:1: ")
+        assert refused.returncode == output.EXIT_REFUSED
