@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from deploy.stack.mock_broker import EmbeddedBroker
 from pipeline.cli import app, output
 from pipeline.cli.examples import EXAMPLES
 
@@ -126,6 +129,44 @@ def test_no_colours_where_nobody_looks() -> None:
     assert refused.stderr.startswith("refused: ")
     assert "\x1b" not in refused.stderr + run("--help").stdout
     assert run("period", "close").returncode == 2
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What a command says where somebody looks."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [PROGRAM, *arguments],
+        env={"PATH": os.defpath, "TERM": "xterm", "DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none"}
+        | environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ):
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # how a terminal says that its program has ended
+            while more := os.read(ours, 4096):
+                said += more
+    os.close(ours)
+    return said.decode()
+
+
+def test_colours_are_for_a_terminal_that_wants_them() -> None:
+    assert "\x1b[31m" in on_a_terminal("period", "status")
+    assert "\x1b[31m" not in on_a_terminal("period", "status", NO_COLOR="1")
+
+
+def test_long_work_shows_on_a_terminal_how_far_it_is_and_nowhere_else(tmp_path: Path) -> None:
+    file = tmp_path / "calls.jsonl"
+    file.write_text("{}\n" * 3)
+    with EmbeddedBroker({"calls.raw": 1}) as broker:
+        said = on_a_terminal(
+            "publish", "calls.raw", str(file), KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap_servers
+        )
+        assert "publishing to calls.raw" in said
+        assert "3/3" in said
+        quiet = run("publish", "calls.raw", str(file), KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap_servers)
+    assert quiet.stderr == "3 of 3 records were acknowledged\n"
 
 
 def test_kafka_away_is_told_once_with_its_address() -> None:

@@ -15,6 +15,7 @@ from confluent_kafka import Producer
 from sqlalchemy import Engine
 
 from deploy.stack.broker import Broker
+from deploy.stack.child import Child
 from deploy.stack.postgres import free_port
 from tests.services import service
 from tests.world import World
@@ -49,9 +50,9 @@ class Installation:
         }
 
     @contextmanager
-    def running(self, name: str, **settings: str) -> Iterator[None]:
-        with service(name, {**self.environment, **settings}, self.folder / f"{name}.log"):
-            yield
+    def running(self, name: str, **settings: str) -> Iterator[Child]:
+        with service(name, {**self.environment, **settings}, self.folder / f"{name}.log") as child:
+            yield child
 
     def produce(self, *records: dict[str, object]) -> None:
         producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers})

@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from deploy.stack.broker import Broker
+from deploy.stack.child import Child
 from deploy.stack.postgres import EmbeddedPostgres
 from invoicing.sandbox import Sandbox
 from pipeline.database import connect
@@ -96,9 +98,10 @@ def test_what_a_worker_tells_is_in_the_catalogue_and_is_what_promtool_calls_clea
     installation.produce(inbound("one", NUMBER, OCTOBER), inbound("two", NUMBER, OCTOBER))
     topic = installation.topics["calls"]
     counted = f'tenant_billing_records_total{{outcome="posted",reason="",topic="{topic}"}} 2.0'
-    with installation.running("worker"):
+    with installation.running("worker") as worker:
         eventually(lambda: 'lag_records{partition="1"' in installation.ask("/metrics")[1])
         eventually(lambda: counted in installation.ask("/metrics")[1])
+        assert doors(worker) == {"127.0.0.1"}
         scraped = installation.ask("/metrics")[1]
     assert_known(scraped)
     assert_clean(promtool, scraped)
@@ -111,9 +114,13 @@ def test_an_invoicer_is_ready_once_it_hears_events_and_what_it_tells_is_in_the_c
     installation: Installation, promtool: Path
 ) -> None:
     installation.world.run()
-    with Sandbox().start() as sandbox, installation.running("invoicer", STRIPE_API_BASE=sandbox.url):
+    with (
+        Sandbox().start() as sandbox,
+        installation.running("invoicer", STRIPE_API_BASE=sandbox.url) as invoicer,
+    ):
         eventually(lambda: installation.says("/readyz", 200, database="ok", events="ok", scheduler="ok"))
         assert installation.says("/livez", 200, events="ok", scheduler="ok")
+        assert doors(invoicer) == {"127.0.0.1"}
         eventually(lambda: "tenant_billing_invoices{" in installation.ask("/metrics")[1])
         scraped = installation.ask("/metrics")[1]
     assert_known(scraped)
@@ -179,6 +186,12 @@ def test_a_loop_that_stands_still_is_told_only_after_a_while() -> None:
     assert (pulse.begun("loop"), pulse.beats("loop", 10)) == (None, None)
     now[0] = 11
     assert pulse.beats("loop", 10) == "has stood still for more than 10 s"
+
+
+def doors(service: Child) -> set[str]:
+    """The addresses that a service listens on, with no setting that says where."""
+    connections = psutil.Process(service.process.pid).net_connections()
+    return {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
 
 
 def assert_known(scraped: str) -> None:
