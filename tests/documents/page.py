@@ -52,13 +52,20 @@ def _children(command: Any) -> Mapping[str, Any]:  # typer keeps its Click to it
 
 
 def clone(target: Path) -> Path:
-    """The files that are under version control, as they stand here."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    for name in filter(None, listed.decode().split("\0")):
+    """The files that are under version control, as they stand here; all but hidden folders, where there is no git."""
+    git = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    listed = git.stdout.split("\0") if git.returncode == 0 else map(str, _visible_files())
+    for name in filter(None, listed):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
     return target
+
+
+def _visible_files() -> Iterator[Path]:
+    for each in ROOT.iterdir():
+        found = each.rglob("*") if each.is_dir() and not each.name.startswith(".") else [each]
+        yield from (file.relative_to(ROOT) for file in found if "__pycache__" not in file.parts)
 
 
 def months() -> dict[str, str]:
