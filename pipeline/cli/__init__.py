@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from pipeline.cli import (
     directory,
     explain,
+    imports,
     invoices,
     months,
     positions,
@@ -28,7 +29,7 @@ from pipeline.cli.output import Refused, console_error, log_beside_output
 
 _SUBJECTS: Final = {
     "Running it": (services, topics),
-    "Who owns what": (directory, tariffs),
+    "Who owns what": (directory, tariffs, imports),
     "Call records": (stream, positions, quarantine, explain),
     "Months and statements": (months,),
     "Invoices": (invoices,),

@@ -1,21 +1,20 @@
-"""Who owns what: accounts, tenants, numbers, IPs, and their import from CSV."""
+"""Who owns what: accounts, tenants, numbers, IPs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
 
-from attribution import assignment_store, changes_store, importing, listing_store
+from attribution import assignment_store, changes_store, listing_store
 from attribution.details import AccountDetails, RefusedChangeError, TenantDetails
 from invoicing.address import address_faults
 from pipeline.cli import session
-from pipeline.cli.output import AsJson, Refused, print_json, progress, say, show
+from pipeline.cli.output import AsJson, Refused, say, show
 from rollup.tariff_store import TariffRefusedError
 from schemas.periods import utc_text
 
@@ -66,7 +65,6 @@ def add_to(app: typer.Typer) -> None:
     ip.command("release")(ip_release)
     ip.command("list")(ip_list)
     app.add_typer(ip, name="ip")
-    app.command("import")(import_file)
 
 
 @contextmanager
@@ -278,35 +276,4 @@ def ip_list(account: AccountCode, *, as_json: AsJson = False) -> None:
             as_json=as_json,
             title=f"IPs of {account}",
             empty="none",
-        )
-
-
-def import_file(
-    kind: Annotated[
-        Literal["accounts", "tenants", "numbers", "ips"], typer.Argument(help="What the file holds.")
-    ],
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV with a header row.")],
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Import a CSV file, all of it or nothing; in the state bootstrap rows may carry made_at and ended_at."""
-    with file.open("rb") as lines:
-        total = sum(1 for _ in lines)
-    with (
-        change("import") as (connection, made_at),
-        file.open(encoding="utf-8", newline="") as rows,
-        progress(f"importing {kind}", total) as advance,
-    ):
-        try:
-            report = importing.import_csv(connection, made_at, kind, rows, advance)
-        except importing.BadImportError as error:
-            bad = "\n".join(f"  row {each.row}: {each.value!r}: {each.reason}" for each in error.bad_rows)
-            raise Refused(f"nothing was imported, {error.bad_row_count} rows are bad:\n{bad}") from error
-        except UnicodeDecodeError as error:
-            raise Refused(f"{file} is not UTF-8: {error}") from error
-    if as_json:
-        print_json(report)
-    else:
-        say(
-            f"{report.made} {kind} imported, {report.moved} of them moved, {report.unchanged} were so already"
         )
