@@ -1,8 +1,8 @@
 """`python -m deploy.up`: the whole stack kept running, for trying things by hand, until Ctrl-C.
 
 Embedded parts by default; `KAFKA_BOOTSTRAP_SERVERS`, `DATABASE_URL` and `STRIPE_API_KEY` in the environment replace
-one each by a real one. An embedded database is begun anew every time, with the sample carrier in it; a real one is
-brought to this version's schema, and nothing more.
+one each by a real one. An embedded database is begun anew every time, with the sample carrier in it, whose last month
+closes at once; a real one is brought to this version's schema, and nothing more.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ _PREFIX: Final = "TENANT_BILLING_"
 _EXAMPLE: Final = _LOGS / "example.jsonl"
 _FAILURES: Final = (ServiceEndedError, BrokerUnavailableError, PostgresUnavailableError, SQLAlchemyError)
 _look_seconds: Final = 1.0
-_sip_wait_seconds: Final = "10"  # who tries things by hand does not want to wait five minutes
+# Who tries things by hand does not want to wait five minutes for a SIP event, nor two days for a month to close.
+_SOON: Final = {"SIP_WAIT_SECONDS": "10"}
+_SOON_EMBEDDED: Final = {"GRACE_HOURS": "0", "CLOSER_INTERVAL_SECONDS": "2"}
 
 
 def main() -> int:
@@ -59,7 +61,9 @@ def main() -> int:
     console = Console(highlight=False)
     try:
         given = Settings()
-        with RunningStack(_LOGS.absolute(), _settings(), real=_real_parts(given)) as stack:
+        real = _real_parts(given)
+        settings = _settings(embedded=real.database_url is None)
+        with RunningStack(_LOGS.absolute(), settings, real=real) as stack:
             _start(stack, sample=not empty)
             if not stop.is_set():
                 _tell(console, stack, sample=not empty and stack.real.database_url is None)
@@ -85,7 +89,7 @@ def _start(stack: RunningStack, *, sample: bool) -> None:
             carrier = sample_carrier(Period.of(now).plus(-1))
             import_history(engine, carrier, lambda _kind, _made: None)
             set_up_billing(engine, carrier, linked=stack.real.stripe_api_key is None)
-            finish(engine, Period.of(now), stack.read_settings().months_ahead)
+            finish(engine, carrier.period, stack.read_settings().months_ahead)
             _EXAMPLE.write_bytes(_example_call(now))
     finally:
         engine.dispose()
@@ -110,21 +114,28 @@ def _tell(console: Console, stack: RunningStack, *, sample: bool) -> None:
         if name != "STRIPE_API_KEY":  # it is in that shell already, or nobody's business
             console.print(f"export {name}={shlex.quote(value)}", soft_wrap=True, markup=False)
     console.print("\nThen try:\n")
-    for command in _SAMPLE_COMMANDS if sample else _EMPTY_COMMANDS:
+    for command in _sample_commands(utc_now()) if sample else _EMPTY_COMMANDS:
         console.print(f".venv/bin/tenant-billing {command}", soft_wrap=True, markup=False)
     console.print("\nCtrl-C stops everything that was started here.")
 
 
-_SAMPLE_COMMANDS: Final = (
-    f"publish calls.raw {_EXAMPLE}",
-    "usage",
-    "tenant history northstar bigcustomer.mypbx.com",
-)
 _EMPTY_COMMANDS: Final = (
     "bootstrap status",
     "account add reseller --name 'A reseller'",
     "bootstrap finish",
 )
+
+
+def _sample_commands(now: datetime) -> tuple[str, ...]:
+    [example] = map(orjson.loads, _EXAMPLE.read_bytes().splitlines())
+    last_month = Period.of(now).plus(-1)
+    return (
+        f"publish calls.raw {_EXAMPLE}",
+        "usage",
+        f"explain {SWITCH} {example['id']}",
+        f"statement show northstar {last_month} --tenant bigcustomer.mypbx.com",
+        "invoice list",
+    )
 
 
 def _example_call(now: datetime) -> bytes:
@@ -143,12 +154,13 @@ def _example_call(now: datetime) -> bytes:
     return orjson.dumps(record) + b"\n"
 
 
-def _settings() -> dict[str, str]:
+def _settings(*, embedded: bool) -> dict[str, str]:
     """What the user set for the product beside addresses goes to the services and into the lines to paste."""
     set_by_user = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}  # noqa: TID251 (passed on)
     addresses = {f"{_PREFIX}{name}" for name in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")}
     kept = {name: value for name, value in set_by_user.items() if name not in addresses}
-    return {f"{_PREFIX}SIP_WAIT_SECONDS": _sip_wait_seconds, **kept}
+    soon = _SOON | _SOON_EMBEDDED if embedded else _SOON
+    return {**{f"{_PREFIX}{name}": value for name, value in soon.items()}, **kept}
 
 
 def _real_parts(given: Settings) -> RealParts:

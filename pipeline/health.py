@@ -14,6 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
+import structlog
 from prometheus_client import REGISTRY, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Check = Callable[[], str | None]
 """None where all is well; else what is not, in words of ours."""
 
+_log = structlog.get_logger(__name__)
 _NOT_FOUND: Final = "there are /livez, /readyz and /metrics"
 
 
@@ -82,7 +84,7 @@ def door(host: str, port: int, health: Health, registry: Collector = REGISTRY) -
     """
     application = _application(health, make_wsgi_app(registry))
     try:
-        server = make_server(host, port, application, ThreadingWSGIServer, _Quiet)
+        server = make_server(host, port, application, _Server, _Quiet)
     except OSError as error:
         raise PortTakenError(f"port {port} on {host} cannot be had: {error.strerror}") from error
     thread = Thread(target=server.serve_forever, name="health", daemon=True)
@@ -100,11 +102,15 @@ def _application(health: Health, metrics: WSGIApplication) -> WSGIApplication:
 
     def answer(environment: WSGIEnvironment, respond: StartResponse) -> object:
         path = environment["PATH_INFO"]
-        if path == "/metrics":
-            return metrics(environment, respond)
-        if path not in pages:
-            return _say(respond, "404 Not Found", {"error": _NOT_FOUND})
-        found = {name: check() for name, check in pages[path].items()}
+        try:
+            if path == "/metrics":
+                return metrics(environment, respond)
+            if path not in pages:
+                return _say(respond, "404 Not Found", {"error": _NOT_FOUND})
+            found = {name: check() for name, check in pages[path].items()}
+        except Exception as error:  # noqa: BLE001 (whatever a check raises, it is told as what it is)
+            _log.exception("question_failed", path=path)
+            return _say(respond, "500 Internal Server Error", {"error": type(error).__name__})
         well = not any(found.values())
         told = {name: trouble or "ok" for name, trouble in found.items()}
         return _say(respond, "200 OK" if well else "503 Service Unavailable", told)
@@ -115,6 +121,14 @@ def _application(health: Health, metrics: WSGIApplication) -> WSGIApplication:
 def _say(respond: StartResponse, status: str, told: Mapping[str, str]) -> list[bytes]:
     respond(status, [("Content-Type", "application/json"), ("Cache-Control", "no-store")])
     return [json.dumps(told).encode() + b"\n"]
+
+
+class _Server(ThreadingWSGIServer):
+    """Whoever hangs up in the middle of a question is no trouble of ours."""
+
+    def handle_error(self, _request: object, _client_address: object) -> None:
+        """Called by the library with the exception at hand."""
+        _log.info("question_broken_off", exc_info=True)
 
 
 class _Quiet(WSGIRequestHandler):

@@ -35,6 +35,7 @@ class KafkaLogs:
     def ends(self, topics: Sequence[str]) -> dict[tuple[str, int], int]:
         """The offset behind the last record of each partition that a committed reader may read."""
         ends = {}
+        self._consumer.poll(0)  # what it has to log
         for topic in topics:
             for partition in self.partitions(topic):
                 _, end = self._consumer.get_watermark_offsets(

@@ -1,18 +1,22 @@
 """How every Kafka client of ours shows who it is, and knows whom it talks to: TLS and SASL, said once.
 
-Brokers' names are always checked against their certificates; no setting switches that off.
+Brokers' names are always checked against their certificates; no setting switches that off. What librdkafka has to say goes
+through our logs: by itself it would write its own lines to standard error.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import faust
 from faust.types.auth import CredentialsT
 from pydantic import SecretStr
+
+from pipeline.logs import LIBRDKAFKA
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"]
@@ -72,9 +76,12 @@ class KafkaSecurity:
 UNSECURED: Final = KafkaSecurity()
 
 
-def librdkafka_options(security: KafkaSecurity) -> dict[str, str]:
-    """What a client of confluent-kafka is given beside `bootstrap.servers`."""
-    options: dict[str, str] = {"security.protocol": security.protocol}
+def librdkafka_options(security: KafkaSecurity) -> dict[str, Any]:
+    """What a client of confluent-kafka is given beside `bootstrap.servers`; it logs whenever it is polled."""
+    options: dict[str, Any] = {
+        "security.protocol": security.protocol,
+        "logger": logging.getLogger(LIBRDKAFKA),
+    }
     if security.sasl:
         assert security.username is not None
         assert security.password is not None

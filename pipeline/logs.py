@@ -1,7 +1,8 @@
 """Structured logs: one JSON object a line, on standard error; never a phone number, a name, an address or a key.
 
 Our own lines carry counts, positions and words of ours. What comes from elsewhere, an error's text above all, may quote a
-record: so an error is logged by its kind and the places it passed, and every text goes through a mask.
+record: so an error is logged by its kind and the places it passed, and every text goes through a mask. Nothing else of a
+service gets onto standard error: warnings, librdkafka's lines and uncaught exceptions come this way, too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 import traceback
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
@@ -25,6 +27,8 @@ _LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+LIBRDKAFKA: Final = "librdkafka"
+_repeat_seconds_min: Final = 60.0
 _places_max: Final = 12
 _words_max: Final = 500
 _OURS: Final = (
@@ -47,6 +51,7 @@ _MASKS: Final = (
     (re.compile(r"\b(?!127\.)\d{1,3}(?:\.\d{1,3}){3}\b"), "<address>"),
 )
 _IPV6: Final = re.compile(r"(?<![\w.:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w])")
+_TIMES: Final = re.compile(r"\d+ ?ms")
 _AS_THEY_ARE: Final = frozenset({"timestamp", "level", "logger"})
 
 
@@ -64,7 +69,7 @@ def configure_logs(level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Lines()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -77,6 +82,57 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
+    logging.getLogger(LIBRDKAFKA).setLevel(logging.NOTSET)
+    logging.captureWarnings(capture=True)
+    _log_what_nobody_caught()
+
+
+def leave_kafka_unheard() -> None:
+    """For a command that a person typed: what is wrong with Kafka is told by its answer, once."""
+    logging.getLogger(LIBRDKAFKA).setLevel(logging.CRITICAL + 1)
+
+
+class _Lines(logging.StreamHandler):  # type: ignore[type-arg] # generic for the checker only
+    """What libraries log, as lines of ours.
+
+    Kafka's clients say a hundred times a second that there is no broker: the same words are let through once a minute. What
+    cannot be written is told by its kind, not by a traceback among the lines.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._said_at: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it, unless it has been said lately."""
+        try:
+            words = _TIMES.sub("", record.getMessage())
+        except (TypeError, ValueError):
+            self.handleError(record)
+            return
+        since = record.created - _repeat_seconds_min
+        self._said_at = {each: at for each, at in self._said_at.items() if at > since}
+        if self._said_at.setdefault(words, record.created) == record.created:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the library's name)
+        """Called with the exception at hand."""
+        structlog.get_logger().error("line_lost", logger=record.name, exc_info=True)
+
+
+def _log_what_nobody_caught() -> None:
+    log = structlog.get_logger("uncaught")
+
+    def of_the_process(_kind: type[BaseException], error: BaseException, _at: TracebackType | None) -> None:
+        log.error("uncaught", exc_info=error)
+
+    def of_a_thread(found: threading.ExceptHookArgs) -> None:
+        log.error("uncaught", exc_info=found.exc_value, thread=found.thread and found.thread.name)
+
+    def of_nobody(found: sys.UnraisableHookArgs) -> None:
+        log.error("uncaught", exc_info=found.exc_value)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = of_the_process, of_a_thread, of_nobody
 
 
 def told(error: BaseException) -> str:

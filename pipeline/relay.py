@@ -55,6 +55,7 @@ def run_relay(settings: Settings, engine: Engine, stop: Event) -> None:
     producer = relay_producer(settings.kafka_bootstrap_servers, settings.kafka_security)
 
     def once() -> bool:
+        producer.poll(0)  # what it has to log, also where nothing is to be sent
         return relay_once(engine, producer) > 0
 
     while_elected(engine, Lock.RELAY, stop, settings.relay_interval_seconds, once)

@@ -56,59 +56,98 @@ class Settings(BaseSettings):
     """All settings; durations carry their unit in their name."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TENANT_BILLING_", frozen=True, extra="forbid", populate_by_name=True
+        env_prefix="TENANT_BILLING_",
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        use_attribute_docstrings=True,
     )
 
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/tenant_billing"),
         validation_alias=AliasChoices("DATABASE_URL", "TENANT_BILLING_DATABASE_URL"),
     )
+    """Postgres, as `postgresql://user@host:port/database`; TLS by libpq's own parameters (`?sslmode=verify-full`)."""
     database_password_file: Path | None = Field(None, validation_alias=AliasChoices("DATABASE_PASSWORD_FILE"))
+    """A file that holds the password, where the address has none."""
     kafka_bootstrap_servers: str = Field(
         "127.0.0.1:9092",
         validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS", "TENANT_BILLING_KAFKA_BOOTSTRAP_SERVERS"),
     )
+    """The brokers to ask first, `host:port` and commas."""
     kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
+    """How brokers are spoken to."""
     kafka_sasl_mechanism: SaslMechanism = "SCRAM-SHA-512"
+    """How a user is proven, with the `SASL_…` protocols."""
     kafka_username: str | None = None
+    """The user, with the `SASL_…` protocols."""
     kafka_password: SecretStr | None = None
+    """Its password."""
     kafka_password_file: Path | None = None
-    kafka_ca_file: Path | None = None  # PEM; the system's authorities when not set
-    kafka_certificate_file: Path | None = None  # our own, where brokers ask for one
+    """A file that holds the password instead."""
+    kafka_ca_file: Path | None = None
+    """PEM: who may have signed the brokers' certificates; the system's authorities when not set."""
+    kafka_certificate_file: Path | None = None
+    """PEM: our own certificate, where brokers ask for one."""
     kafka_key_file: Path | None = None
+    """PEM: its key."""
+
     consumer_group: str = "tenant-billing"
+    """The workers' consumer group, and the stem of the invoicer's."""
     inputs: tuple[InputTopic, ...] = _DEFAULT_INPUTS
+    """JSON: the topics to read, each as *One input* says."""
     statements_topic: str = "statements.closed"
+    """Where closed statements are told."""
     periods_topic: str = "periods.closed"
-    require_log_append_time: bool = True  # False: embedded demo only (C1)
+    """Where closed months are told."""
+    require_log_append_time: bool = True
+    """Refuse input topics whose timestamps are not the broker's own; off for the embedded demo only (C1)."""
 
     batch_records_max: Annotated[int, Field(ge=1, le=50_000)] = 4000
-    # A worker stops where more than this share of a topic's latest records cannot be read; None: it goes on, always.
+    """Records in one transaction, at most."""
     unreadable_share_max: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """A worker stops where more than this share of a topic's latest records cannot be read; never when not set."""
     fetch_bytes_max: Annotated[int, Field(ge=65_536)] = 4 * 1024 * 1024
+    """Bytes taken from Kafka at once, at most."""
     session_timeout_seconds: Annotated[float, Field(ge=1)] = 6.0
+    """After how long without a sign of life a worker's partitions go to another."""
     resolver_interval_seconds: Annotated[float, Field(gt=0)] = 1.0
-    sip_wait_seconds: Annotated[float, Field(gt=0)] = (
-        300.0  # A10: how long a SIP event may come after its record
-    )
+    """How often held records are looked at."""
+    sip_wait_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """How long a SIP event may come after its record (A10)."""
 
-    grace_hours: Annotated[float, Field(ge=0)] = 48.0  # cutoff = period end + grace
-    quarantine_wait_hours_max: Annotated[float, Field(ge=0)] = 24.0  # C4
+    grace_hours: Annotated[float, Field(ge=0)] = 48.0
+    """How long after a month's end its records may arrive and be in its statement (C1)."""
+    quarantine_wait_hours_max: Annotated[float, Field(ge=0)] = 24.0
+    """How long unrated and unreadable records hold a close up (C4)."""
     closer_interval_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """How often a month is tried."""
     relay_interval_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """How often waiting events are published."""
     months_ahead: Annotated[int, Field(ge=1, le=24)] = 3
+    """Months made ahead of time."""
 
     stripe_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("STRIPE_API_KEY"))
+    """The platform's secret key."""
     stripe_api_key_file: Path | None = Field(None, validation_alias=AliasChoices("STRIPE_API_KEY_FILE"))
+    """A file that holds it instead."""
     stripe_api_base: str | None = Field(None, validation_alias=AliasChoices("STRIPE_API_BASE"))
+    """Another address than Stripe's own, such as the sandbox's."""
     stripe_requests_per_second_max: Annotated[float, Field(gt=0)] = 20.0
+    """Requests to Stripe, at most."""
     invoicer_interval_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """How often due work is looked for."""
 
     metrics_host: str = "127.0.0.1"
-    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0  # /metrics, /livez and /readyz; 0: none of them
-    observe_interval_seconds: Annotated[float, Field(gt=0)] = 10.0  # how often what is told is read anew
-    stuck_seconds_max: Annotated[float, Field(gt=0)] = 120.0  # longer: not live
+    """Where `/metrics`, `/livez` and `/readyz` listen."""
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """On which port; 0: none of them."""
+    observe_interval_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """How often what is told is read anew."""
+    stuck_seconds_max: Annotated[float, Field(gt=0)] = 120.0
+    """A partition that stands still for longer makes its worker not live."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged, and above."""
 
     @classmethod
     def read(cls) -> Settings:
@@ -129,7 +168,7 @@ class Settings(BaseSettings):
 
     @property
     def grace(self) -> timedelta:
-        """How long after a month's end its records may still arrive and be in its statement."""
+        """How long after a month's end its records may still arrive and be in its statement (C1)."""
         return timedelta(hours=self.grace_hours)
 
     @property

@@ -65,4 +65,5 @@ class KafkaTopicIds:
     def _brokers(self) -> AdminClient:
         if self._admin is None:
             self._admin = AdminClient(self._cluster)
+        self._admin.poll(0)  # what it has to log
         return self._admin

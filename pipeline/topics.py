@@ -128,11 +128,11 @@ class Topics:
     """The cluster's topics, as an administrator sees them."""
 
     def __init__(self, settings: Settings) -> None:
+        self._servers = settings.kafka_bootstrap_servers
         self._admin = AdminClient(
             {
                 **librdkafka_options(settings.kafka_security),
                 "bootstrap.servers": settings.kafka_bootstrap_servers,
-                "log_level": 0,  # what is wrong is told by the answer
             }
         )
 
@@ -183,7 +183,9 @@ class Topics:
             there = [name for name in names if name in known and known[name].partitions]
             settings = self._settings(there) if there else {}
         except (KafkaException, TimeoutError) as error:
-            raise TopicsUnavailableError(f"Kafka does not answer: {_why(error)}") from error
+            raise TopicsUnavailableError(
+                f"Kafka does not answer at {self._servers}: {_why(error)}"
+            ) from error
         return {name: _found_topic(known[name], settings[name]) for name in there}
 
     def _settings(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:

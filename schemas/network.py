@@ -44,7 +44,9 @@ def network(text: str) -> Network:
     """
     if "%" in text:
         raise ValueError(f"{text!r} carries a zone")
-    parsed = ip_network(text.strip(), strict=True)
+    parsed = ip_network(text.strip(), strict=False)
+    if str(parsed.network_address) != str(ip_address(text.split("/", maxsplit=1)[0].strip())):
+        raise ValueError(f"{text} has host bits set: say {parsed}, or the address alone")
     if isinstance(parsed, IPv6Network):
         mapped = parsed.network_address.ipv4_mapped
         if mapped is not None and parsed.prefixlen >= _MAPPED_PREFIX_LENGTH:

@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     PlainValidator,
     StringConstraints,
+    WithJsonSchema,
 )
 
 from schemas import network
@@ -76,13 +77,19 @@ def ip_address(value: object) -> network.Address:
         raise ValueError("this is no IPv4 or IPv6 address") from None  # the value may tell who it is
 
 
+# What the JSON Schema says of values that only a function can judge.
+_AmountOnWire = Annotated[str, Field(pattern=f"^{_AMOUNT.pattern}$")]
+_SecondsOnWire = Annotated[str, Field(pattern=f"^{_SECONDS.pattern}$")]
+_AddressOnWire = Annotated[
+    str, WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})
+]
 UtcTime = Annotated[datetime, PlainValidator(utc_time, json_schema_input_type=AwareDatetime)]
-Amount = Annotated[Decimal, PlainValidator(amount, json_schema_input_type=str)]
+Amount = Annotated[Decimal, PlainValidator(amount, json_schema_input_type=_AmountOnWire)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=id_length_max, pattern=_PRINTED)]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=call_id_length_max, pattern=_PRINTED)]
 Dialled = Annotated[str, StringConstraints(min_length=1, max_length=number_length_max, pattern=_PRINTED)]
-Seconds = Annotated[Decimal, PlainValidator(seconds, json_schema_input_type=str | int | float)]
-IpAddress = Annotated[str, PlainValidator(ip_address, json_schema_input_type=str)]
+Seconds = Annotated[Decimal, PlainValidator(seconds, json_schema_input_type=_SecondsOnWire | int | float)]
+IpAddress = Annotated[str, PlainValidator(ip_address, json_schema_input_type=_AddressOnWire)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 

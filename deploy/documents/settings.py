@@ -13,57 +13,15 @@ from pydantic.fields import FieldInfo
 from pipeline.settings import InputTopic, Settings
 from schemas.formats import Format
 
-SUBJECTS: Final[dict[str, dict[str, str]]] = {
-    "Database and Kafka": {
-        "database_url": "Postgres, as `postgresql://user@host:port/database`; TLS by libpq's own parameters (`?sslmode=verify-full`)",
-        "database_password_file": "a file that holds the password, where the address has none",
-        "kafka_bootstrap_servers": "the brokers to ask first, `host:port` and commas",
-        "kafka_security_protocol": "how brokers are spoken to",
-        "kafka_sasl_mechanism": "how a user is proven, with the `SASL_…` protocols",
-        "kafka_username": "the user, with the `SASL_…` protocols",
-        "kafka_password": "its password",
-        "kafka_password_file": "a file that holds the password instead",
-        "kafka_ca_file": "PEM: who may have signed the brokers' certificates; the system's authorities when not set",
-        "kafka_certificate_file": "PEM: our own certificate, where brokers ask for one",
-        "kafka_key_file": "PEM: its key",
-    },
-    "Topics": {
-        "consumer_group": "the workers' consumer group, and the stem of the invoicer's",
-        "inputs": "JSON: the topics to read, and how; below",
-        "statements_topic": "where closed statements are told",
-        "periods_topic": "where closed months are told",
-        "require_log_append_time": "refuse input topics whose timestamps are not the broker's own; off for the embedded demo only",
-    },
-    "Reading call records": {
-        "batch_records_max": "records in one transaction, at most",
-        "unreadable_share_max": "a worker stops where more than this share of a topic's latest records cannot be read; never when not set",
-        "fetch_bytes_max": "bytes taken from Kafka at once, at most",
-        "session_timeout_seconds": "after how long without a sign of life a worker's partitions go to another",
-        "resolver_interval_seconds": "how often held records are looked at",
-        "sip_wait_seconds": "how long a SIP event may come after its record",
-    },
-    "Closing months": {
-        "grace_hours": "how long after a month's end its records may arrive and be in its statement",
-        "quarantine_wait_hours_max": "how long unrated and unreadable records hold a close up",
-        "closer_interval_seconds": "how often a month is tried",
-        "relay_interval_seconds": "how often waiting events are published",
-        "months_ahead": "months made ahead of time",
-    },
-    "Invoicing": {
-        "stripe_api_key": "the platform's secret key",
-        "stripe_api_key_file": "a file that holds it instead",
-        "stripe_api_base": "another address than Stripe's own, such as the sandbox's",
-        "stripe_requests_per_second_max": "requests to Stripe, at most",
-        "invoicer_interval_seconds": "how often due work is looked for",
-    },
-    "Being watched": {
-        "metrics_host": "where `/metrics`, `/livez` and `/readyz` listen",
-        "metrics_port": "on which port; 0: none of them",
-        "observe_interval_seconds": "how often what is told is read anew",
-        "stuck_seconds_max": "a partition that stands still for longer makes its worker not live",
-        "log_level": "what is logged, and above",
-    },
+SUBJECTS: Final = {
+    "database_url": "Database and Kafka",
+    "consumer_group": "Topics",
+    "batch_records_max": "Reading call records",
+    "grace_hours": "Closing months",
+    "stripe_api_key": "Invoicing",
+    "metrics_host": "Being watched",
 }
+"""The heading before a setting; the settings stand in the order of the code."""
 
 INPUTS_EXAMPLE: Final = (
     {"topic": "calls.raw", "kind": "calls", "sip_context": False},
@@ -97,13 +55,13 @@ def variables(name: str, field: FieldInfo) -> tuple[str, ...]:
 
 def _tables() -> Iterator[str]:
     limits = Settings.model_json_schema(by_alias=False)["properties"]
-    for subject, meanings in SUBJECTS.items():
-        yield f"## {subject}\n\n| variable | default | values | meaning |\n|---|---|---|---|"
-        for name, meaning in meanings.items():
-            field = Settings.model_fields[name]
-            read_from = " or ".join(f"`{variable}`" for variable in variables(name, field))
-            yield f"| {read_from} | {_default(field)} | {_values(limits[name])} | {meaning} |"
-        yield ""
+    for name, field in Settings.model_fields.items():
+        if name in SUBJECTS:
+            before = "" if name == next(iter(SUBJECTS)) else "\n"
+            yield f"{before}## {SUBJECTS[name]}\n\n| variable | default | values | meaning |\n|---|---|---|---|"
+        read_from = " or ".join(f"`{variable}`" for variable in variables(name, field))
+        yield f"| {read_from} | {_default(field)} | {_values(limits[name])} | {field.description} |"
+    yield ""
 
 
 def _inputs() -> Iterator[str]:

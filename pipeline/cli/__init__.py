@@ -11,12 +11,25 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import directory, explain, invoices, months, positions, quarantine, services, stream, topics
+from pipeline.cli import (
+    directory,
+    explain,
+    imports,
+    invoices,
+    months,
+    positions,
+    quarantine,
+    services,
+    stream,
+    tariffs,
+    topics,
+)
+from pipeline.cli.examples import EXAMPLES
 from pipeline.cli.output import Refused, console_error, log_beside_output
 
 _SUBJECTS: Final = {
     "Running it": (services, topics),
-    "Who owns what": (directory,),
+    "Who owns what": (directory, tariffs, imports),
     "Call records": (stream, positions, quarantine, explain),
     "Months and statements": (months,),
     "Invoices": (invoices,),
@@ -67,7 +80,19 @@ def _command_line() -> typer.Typer:
             command.rich_help_panel = subject
         for group in whole.registered_groups[already[1] :]:
             group.rich_help_panel = subject
+    _show_examples(whole)
     return whole
+
+
+def _show_examples(group: typer.Typer, *path: str) -> None:
+    """Give each command the example that its help ends with."""
+    for command in group.registered_commands:
+        name = command.name or str(command.callback and command.callback.__name__)
+        words = " ".join((*path, name))
+        command.epilog = f"Example: {f'tenant-billing {words} {EXAMPLES[words]}'.rstrip()}"
+    for below in group.registered_groups:
+        assert below.typer_instance is not None
+        _show_examples(below.typer_instance, *path, str(below.name))
 
 
 app: Final = _command_line()

@@ -1,24 +1,21 @@
-"""Who owns what: accounts, tenants, numbers, IPs, tariffs, and their import from CSV."""
+"""Who owns what: accounts, tenants, numbers, IPs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from pathlib import Path
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
 
-from attribution import assignment_store, changes_store, importing, listing_store
+from attribution import assignment_store, changes_store, listing_store
 from attribution.details import AccountDetails, RefusedChangeError, TenantDetails
 from invoicing.address import address_faults
 from pipeline.cli import session
-from pipeline.cli.output import AsJson, Refused, print_json, progress, say, show
-from rollup import tariff_store
-from rollup.tariff_store import NewTariff, TariffRefusedError
+from pipeline.cli.output import AsJson, Refused, say, show
+from rollup.tariff_store import TariffRefusedError
 from schemas.periods import utc_text
 
 AccountCode = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's code.")]
@@ -68,12 +65,6 @@ def add_to(app: typer.Typer) -> None:
     ip.command("release")(ip_release)
     ip.command("list")(ip_list)
     app.add_typer(ip, name="ip")
-    tariff = typer.Typer(
-        no_args_is_help=True, help="What the carrier charges an account where the switch sends no cost."
-    )
-    tariff.command("add")(tariff_add)
-    app.add_typer(tariff, name="tariff")
-    app.command("import")(import_file)
 
 
 @contextmanager
@@ -285,66 +276,4 @@ def ip_list(account: AccountCode, *, as_json: AsJson = False) -> None:
             as_json=as_json,
             title=f"IPs of {account}",
             empty="none",
-        )
-
-
-def tariff_add(
-    account: AccountCode,
-    usage_class: Annotated[
-        str, typer.Argument(help="Such as outbound_international, number_local, caller_id_lookup.")
-    ],
-    cost: Annotated[str, typer.Argument(help="Amount in the account's currency, such as 0.0085.")],
-    unit: Annotated[
-        Literal["minute", "event", "month"], typer.Option(help="What the cost is for.")
-    ] = "minute",
-    prefix: Annotated[
-        str, typer.Option(help="Called digits after the plus sign; the longest prefix wins.")
-    ] = "",
-    increments: Annotated[str, typer.Option(help="First and following seconds, such as 60/6.")] = "1/1",
-    effective: Annotated[
-        datetime | None, typer.Option(help="UTC; default: now. The past only where no tariff was.")
-    ] = None,
-) -> None:
-    """Make a tariff."""
-    first, _, following = increments.partition("/")
-    try:
-        amount, steps = Decimal(cost), (int(first), int(following))
-    except (InvalidOperation, ValueError):
-        raise Refused(f"cost {cost!r} must be an amount and increments {increments!r} like 60/6") from None
-    with change("tariff add") as (connection, made_at):
-        owner = changes_store.find_account(connection, account)
-        effective_at = effective.replace(tzinfo=UTC) if effective else made_at
-        new = NewTariff(owner.id, usage_class, effective_at, unit, amount, prefix, *steps)
-        tariff_store.add_tariff(connection, made_at, new)
-    say(f"{usage_class} costs {cost} per {unit} from {utc_text(effective_at)}")
-
-
-def import_file(
-    kind: Annotated[
-        Literal["accounts", "tenants", "numbers", "ips"], typer.Argument(help="What the file holds.")
-    ],
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV with a header row.")],
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Import a CSV file, all of it or nothing; in the state bootstrap rows may carry made_at and ended_at."""
-    with file.open("rb") as lines:
-        total = sum(1 for _ in lines)
-    with (
-        change("import") as (connection, made_at),
-        file.open(encoding="utf-8", newline="") as rows,
-        progress(f"importing {kind}", total) as advance,
-    ):
-        try:
-            report = importing.import_csv(connection, made_at, kind, rows, advance)
-        except importing.BadImportError as error:
-            bad = "\n".join(f"  row {each.row}: {each.value!r}: {each.reason}" for each in error.bad_rows)
-            raise Refused(f"nothing was imported, {error.bad_row_count} rows are bad:\n{bad}") from error
-        except UnicodeDecodeError as error:
-            raise Refused(f"{file} is not UTF-8: {error}") from error
-    if as_json:
-        print_json(report)
-    else:
-        say(
-            f"{report.made} {kind} imported, {report.moved} of them moved, {report.unchanged} were so already"
         )

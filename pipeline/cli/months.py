@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from pipeline import closer
 from pipeline.boundaries import KafkaBoundaries
 from pipeline.cli import session
+from pipeline.cli.billing import account_id
 from pipeline.cli.output import (
     EXIT_WAITING,
     AsJson,
@@ -130,6 +131,7 @@ def statement_list(
 ) -> None:
     """List statements."""
     with session.transaction("statement list") as connection:
+        _refuse_unknown(connection, account)
         rows = reading_store.statements(
             connection, period_argument(period) if period else None, account, tenant
         )
@@ -148,6 +150,8 @@ def statement_show(
     """Show one statement; with --json the very bytes that were hashed."""
     with session.transaction("statement show") as connection:
         found = reading_store.statement_document(connection, period_argument(month), account, tenant)
+        if found is None:
+            account_id(connection, account)  # refused, where it is this that there is none of
     if found is None:
         raise Refused(f"there is no statement of {tenant or 'unassigned usage'} in {account!r} for {month}")
     if as_json:
@@ -174,6 +178,7 @@ def usage(
 ) -> None:
     """Show monthly usage so far, for operators; a month that is open is no statement."""
     with session.transaction("usage") as connection:
+        _refuse_unknown(connection, account)
         rows = reading_store.usage_so_far(
             connection, period_argument(period) if period else None, account, tenant
         )
@@ -183,6 +188,7 @@ def usage(
 def unattributed(*, period: OfPeriod = None, account: OfAccount = None, as_json: AsJson = False) -> None:
     """Show why usage has no tenant and which X-Tenant headers were ignored, by reason, account and asset."""
     with session.transaction("unattributed") as connection:
+        _refuse_unknown(connection, account)
         month = period_argument(period) if period else None
         rows = unattributed_store.unattributed(connection, month, account, sip_reading(session.settings()))
     show(rows, as_json=as_json, title="without a tenant, or with an ignored header", empty="none")
@@ -199,6 +205,12 @@ def reconcile(*, period: OfPeriod = None, as_json: AsJson = False) -> None:
     show(found, as_json=as_json, title="differences", empty="none")
     if found:
         raise Refused(f"{len(found)} differences")
+
+
+def _refuse_unknown(connection: Connection, account: str | None) -> None:
+    """A list of nothing would look like no usage."""
+    if account is not None:
+        account_id(connection, account)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.logs import leave_kafka_unheard
 from schemas.money import plain
 from schemas.periods import Period, utc_text
 
@@ -57,6 +58,7 @@ def log_beside_output() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+    leave_kafka_unheard()
 
 
 def show(rows: Sequence[Any], *, as_json: bool, title: str, empty: str = "nothing") -> None:

@@ -121,6 +121,8 @@ def _logs(settings: Settings, topic: str) -> tuple[str | None, dict[int, LogRang
         ids = KafkaTopicIds(settings.kafka_bootstrap_servers, settings.kafka_security).of([topic])
         return ids.get(topic), logs
     except KafkaException as error:
-        raise Refused(f"Kafka does not answer: {error.args[0].str()}") from error
+        raise Refused(
+            f"Kafka does not answer at {settings.kafka_bootstrap_servers}: {error.args[0].str()}"
+        ) from error
     finally:
         consumer.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import structlog
 import typer
@@ -15,7 +15,7 @@ from attribution import installation_store
 from attribution.details import RefusedChangeError
 from invoicing.sandbox.server import Sandbox
 from pipeline.cli import session
-from pipeline.cli.output import AsJson, Refused, period_argument, say, show_one
+from pipeline.cli.output import EXIT_REFUSED, AsJson, Refused, period_argument, say, show_one
 from pipeline.database import MigrationBlockedError
 from pipeline.database import migrate as migrate_database
 from pipeline.health import PortTakenError
@@ -94,9 +94,8 @@ def bootstrap_finish(
 
 def worker() -> None:
     """Consume call records and SIP events, and do the jobs around them (resolver, month close, relay) until SIGTERM."""
-    settings = _service_settings()
     with (
-        _refused_without_port(),
+        _service() as settings,
         session.database("worker") as engine,
         watched_worker(settings, engine) as view,
     ):
@@ -107,19 +106,18 @@ def worker() -> None:
 
 def invoicer() -> None:
     """Turn statement-closed events into Stripe invoices until SIGTERM."""
-    settings = _service_settings()
     stop = threading.Event()
-    try:
-        stripe_gateway(settings)
-    except ValueError as error:
-        raise Refused(str(error), exit_code=2) from error
-    with (
-        _refused_without_port(),
-        session.database("invoicer") as engine,
-        stop_on_signals(stop),
-        watched_invoicer(settings, engine) as pulse,
-    ):
-        run_invoicer(settings, engine, stop, pulse=pulse)
+    with _service() as settings:
+        try:
+            stripe_gateway(settings)
+        except ValueError as error:
+            raise Refused(str(error), exit_code=2) from error
+        with (
+            session.database("invoicer") as engine,
+            stop_on_signals(stop),
+            watched_invoicer(settings, engine) as pulse,
+        ):
+            run_invoicer(settings, engine, stop, pulse=pulse)
 
 
 def sandbox(
@@ -136,18 +134,23 @@ def sandbox(
         stop.wait()
 
 
-def _service_settings() -> Settings:
-    settings = session.settings()
-    configure_logs(settings.log_level)
-    return settings
-
-
 @contextmanager
-def _refused_without_port() -> Iterator[None]:
+def _service() -> Iterator[Settings]:
+    """What a service says goes into its log, from its settings on, the reason why it does not run included."""
+    configure_logs("info")
     try:
-        yield
+        settings = session.settings()
+        configure_logs(settings.log_level)
+        yield settings
     except PortTakenError as error:
-        raise Refused(f"TENANT_BILLING_METRICS_PORT: {error}") from error
+        _refuse(f"TENANT_BILLING_METRICS_PORT: {error}", EXIT_REFUSED)
+    except Refused as refused:
+        _refuse(str(refused), refused.exit_code)
+
+
+def _refuse(reason: str, exit_code: int) -> NoReturn:
+    _log.error("refused", reason=reason)
+    raise typer.Exit(exit_code)
 
 
 def _wait_for_bootstrap(engine: Engine) -> None:

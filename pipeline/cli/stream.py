@@ -34,7 +34,10 @@ def publish(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Send JSON lines to a topic and say how many the broker acknowledged; keys are the call ids."""
+    """Send JSON lines to an input topic and say how many the broker acknowledged; keys are the call ids."""
+    inputs = [each.topic for each in session.settings().inputs]
+    if topic not in inputs:
+        raise Refused(f"{topic} is no input topic of this installation; there are {', '.join(inputs)}")
     if file == "-":
         report = _publish(topic, sys.stdin.buffer, None)
     elif not Path(file).is_file():

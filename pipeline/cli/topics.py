@@ -34,10 +34,7 @@ def add_to(app: typer.Typer) -> None:
 def topics_create(
     *, partitions: Partitions = None, replication: Replication = _replication, as_json: AsJson = False
 ) -> None:
-    """Make the topics that are missing; refuses, and makes none, if one that exists is wrong.
-
-    Example: tenant-billing topics create --partitions calls.raw=12 --partitions sip.raw=12
-    """
+    """Make the topics that are missing; refuses, and makes none, if one that exists is wrong."""
     _judge(Topics.create, partitions, replication, as_json=as_json)
 
 

@@ -264,6 +264,13 @@ def test_a_tariff_is_added_or_refused_with_the_reason(set_up: CommandLine) -> No
     assert "60/6" in set_up("tariff", "add", "reseller", "number_local", "1", "--increments", "x", code=1).err
     set_up("tariff", "add", "reseller", "--unit", "month", "--", "number_local", "-1", code=1)
     set_up("tariff", "add", "nobody", "number_local", "1", "--unit", "month", code=1)
+    [listed] = set_up("tariff", "list", "reseller", "--json").json
+    assert (listed["usage_class"], listed["cost"], listed["increments"]) == (
+        "outbound_international",
+        "0.008500",
+        "60/6",
+    )
+    assert "no account 'nobody'" in set_up("tariff", "list", "nobody", code=1).err
 
 
 def test_publishing_says_how_many_the_broker_acknowledged(
@@ -275,6 +282,7 @@ def test_publishing_says_how_many_the_broker_acknowledged(
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap_servers)
     topic = topics(calls=2)["calls"]
+    monkeypatch.setenv("TENANT_BILLING_INPUTS", json.dumps([{"topic": topic, "kind": "calls"}]))
     body = "".join(json.dumps(inbound(str(n), "+12125550101", SEPTEMBER)) + "\n" for n in range(30))
     file = tmp_path / "calls.jsonl"
     file.write_text(body + "\nnot json\n")
@@ -285,6 +293,14 @@ def test_publishing_says_how_many_the_broker_acknowledged(
     file.write_text(json.dumps({"id": "large", "padding": "x" * 1_100_000}))
     assert "record 1 cannot be sent" in type_("publish", topic, str(file), code=1).err
     assert "no such file" in type_("publish", topic, str(tmp_path / "none"), code=1).err
+    assert f"there are {topic}" in type_("publish", "calls.row", str(file), code=1).err
+
+
+def test_an_unknown_account_is_refused_and_not_listed_as_nothing(set_up: CommandLine) -> None:
+    for command in (("usage",), ("unattributed",), ("statement", "list")):
+        assert "no account 'nobody'" in set_up(*command, "--account", "nobody", code=1).err
+    assert "no account 'nobody'" in set_up("statement", "show", "nobody", "2026-10", code=1).err
+    assert "no statement of" in set_up("statement", "show", "reseller", "2026-10", code=1).err
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ reseller,192.0.2.9,big
     assert bad_rows(world, "ips", content) == [
         (2, "overlaps 192.0.2.0/24, which belongs to account 'reseller'"),
         (4, "overlaps 198.51.100.0/24, which belongs to account 'rival'"),
-        (5, "192.0.2.5/24 has host bits set"),
+        (5, "192.0.2.5/24 has host bits set: say 192.0.2.0/24, or the address alone"),
     ]
 
 

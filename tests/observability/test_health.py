@@ -2,98 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import os
+import socket
+import struct
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
-from confluent_kafka import Producer
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
 
 from deploy.stack.broker import Broker
-from deploy.stack.postgres import EmbeddedPostgres, free_port
+from deploy.stack.child import Child
+from deploy.stack.postgres import EmbeddedPostgres
 from invoicing.sandbox import Sandbox
 from pipeline.database import connect
 from pipeline.health import Health, PortTakenError, Pulse, door
 from pipeline.metrics.catalogue import CATALOGUE
 from tests.conftest import MakeTopics
-from tests.services import service
-from tests.world import World, inbound, utc
+from tests.observability.installation import STUCK_SECONDS, Installation, asked, eventually
+from tests.world import inbound, utc
 
 NUMBER, OCTOBER = "+12125550101", utc("2026-10-10 12:00")
-STUCK_SECONDS = "2"
-
-
-class Installation:
-    """A database, topics and services, each with its port."""
-
-    def __init__(self, engine: Engine, url: str, kafka: Broker, topics: dict[str, str], folder: Path) -> None:
-        inputs = [{"topic": topics["calls"], "kind": "calls"}]
-        self.world, self.topics, self.kafka, self.folder = (
-            World(engine, inputs=inputs),
-            topics,
-            kafka,
-            folder,
-        )
-        self.port = free_port()
-        self.environment = {
-            **os.environ,  # noqa: TID251 (passed on to the service)
-            "DATABASE_URL": url,
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "TENANT_BILLING_INPUTS": json.dumps(inputs),
-            "TENANT_BILLING_STATEMENTS_TOPIC": topics["statements"],
-            "TENANT_BILLING_CONSUMER_GROUP": f"group-{topics['calls']}",
-            "TENANT_BILLING_GRACE_HOURS": "1000000",
-            "TENANT_BILLING_REQUIRE_LOG_APPEND_TIME": "true" if kafka.real else "false",
-            "TENANT_BILLING_METRICS_PORT": str(self.port),
-            "TENANT_BILLING_OBSERVE_INTERVAL_SECONDS": "0.3",
-            "TENANT_BILLING_STUCK_SECONDS_MAX": STUCK_SECONDS,
-        }
-
-    @contextmanager
-    def running(self, name: str, **settings: str) -> Iterator[None]:
-        with service(name, {**self.environment, **settings}, self.folder / f"{name}.log"):
-            yield
-
-    def produce(self, *records: dict[str, object]) -> None:
-        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers})
-        for record in records:
-            producer.produce(self.topics["calls"], json.dumps(record).encode())
-        assert producer.flush(30) == 0
-
-    def ask(self, path: str) -> tuple[int, str]:
-        return asked(self.port, path)
-
-    def says(self, path: str, status: int, **parts: str) -> bool:
-        found, body = self.ask(path)
-        return found == status and all(json.loads(body)[name] == said for name, said in parts.items())
-
-
-def asked(port: int, path: str) -> tuple[int, str]:
-    """Status and body; 0 where nobody listens yet."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
-    except OSError:
-        return 0, "{}"
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 40
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -165,9 +98,10 @@ def test_what_a_worker_tells_is_in_the_catalogue_and_is_what_promtool_calls_clea
     installation.produce(inbound("one", NUMBER, OCTOBER), inbound("two", NUMBER, OCTOBER))
     topic = installation.topics["calls"]
     counted = f'tenant_billing_records_total{{outcome="posted",reason="",topic="{topic}"}} 2.0'
-    with installation.running("worker"):
+    with installation.running("worker") as worker:
         eventually(lambda: 'lag_records{partition="1"' in installation.ask("/metrics")[1])
         eventually(lambda: counted in installation.ask("/metrics")[1])
+        assert doors(worker) == {"127.0.0.1"}
         scraped = installation.ask("/metrics")[1]
     assert_known(scraped)
     assert_clean(promtool, scraped)
@@ -180,9 +114,13 @@ def test_an_invoicer_is_ready_once_it_hears_events_and_what_it_tells_is_in_the_c
     installation: Installation, promtool: Path
 ) -> None:
     installation.world.run()
-    with Sandbox().start() as sandbox, installation.running("invoicer", STRIPE_API_BASE=sandbox.url):
+    with (
+        Sandbox().start() as sandbox,
+        installation.running("invoicer", STRIPE_API_BASE=sandbox.url) as invoicer,
+    ):
         eventually(lambda: installation.says("/readyz", 200, database="ok", events="ok", scheduler="ok"))
         assert installation.says("/livez", 200, events="ok", scheduler="ok")
+        assert doors(invoicer) == {"127.0.0.1"}
         eventually(lambda: "tenant_billing_invoices{" in installation.ask("/metrics")[1])
         scraped = installation.ask("/metrics")[1]
     assert_known(scraped)
@@ -220,6 +158,24 @@ def test_one_check_that_fails_is_enough_and_others_pages_do_not_exist() -> None:
             pass
 
 
+def test_a_check_that_raises_and_a_probe_that_hangs_up_are_logged_and_leave_no_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def broken() -> str | None:
+        raise KeyError(NUMBER)
+
+    with capture_logs() as said, door("127.0.0.1", 0, Health(ready={}, live={"one": broken})) as port:
+        assert asked(port, "/livez") == (500, '{"error": "KeyError"}\n')
+        with socket.create_connection(("127.0.0.1", port)) as probe:
+            probe.sendall(b"GET /livez")
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )  # reset, not closed
+        eventually(lambda: len(said) > 1)
+    assert [event["event"] for event in said] == ["question_failed", "question_broken_off"]
+    assert capfd.readouterr().err == ""
+
+
 def test_a_loop_that_stands_still_is_told_only_after_a_while() -> None:
     now = [0.0]
     pulse = Pulse(lambda: now[0])
@@ -230,6 +186,12 @@ def test_a_loop_that_stands_still_is_told_only_after_a_while() -> None:
     assert (pulse.begun("loop"), pulse.beats("loop", 10)) == (None, None)
     now[0] = 11
     assert pulse.beats("loop", 10) == "has stood still for more than 10 s"
+
+
+def doors(service: Child) -> set[str]:
+    """The addresses that a service listens on, with no setting that says where."""
+    connections = psutil.Process(service.process.pid).net_connections()
+    return {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
 
 
 def assert_known(scraped: str) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.metrics import MetricWrapperBase
 from sqlalchemy import Engine, text
 
 from pipeline import position_store
 from pipeline.database import connect
-from pipeline.metrics import catalogue
+from pipeline.metrics import catalogue, instruments
 from pipeline.metrics.lag import LagWatch, Partition
 from pipeline.metrics.observer import OTHER, Observer, Reading, Sample, bounded, families, words_max
 from pipeline.metrics.readings import invoicer_readings, worker_readings
@@ -20,6 +23,7 @@ from schemas.periods import Period
 from tests.acceptance.months import close
 from tests.world import World, inbound, outbound, utc
 
+PIPELINE = Path(__file__).parents[2] / "pipeline"
 OCTOBER, RECEIVED = utc("2026-10-10 12:00"), utc("2026-10-10 12:05")
 NUMBER, DEDICATED, SHARED = "+12125550101", "198.51.100.7", "198.51.100.8"
 
@@ -187,6 +191,17 @@ def test_the_rights_that_a_service_has_for_its_work_are_enough_for_what_it_tells
         engine.dispose()
         with world.engine.begin() as connection:
             connection.execute(text(f"drop role {user}"))
+
+
+def test_every_metric_that_a_process_counts_is_moved_somewhere() -> None:
+    counted = {name for name, value in vars(instruments).items() if isinstance(value, MetricWrapperBase)}
+    source = "".join(
+        file.read_text()
+        for file in PIPELINE.rglob("*.py")
+        if file.name not in {"catalogue.py", "__init__.py"}
+    )
+    moved = set(re.findall(r"\b([A-Z_]+)\.(?:labels|inc|observe|time)\(", source))
+    assert counted - moved == set()
 
 
 def test_every_metric_read_from_the_database_is_told(world: World) -> None:
