@@ -20,7 +20,7 @@ from schemas.decoded import Decoded, Direction, Ignored, Rejected
 from schemas.formats.dialect import Decoder
 from schemas.identity import fact_id
 from schemas.numbers import number_in
-from schemas.records import CallRecord, header_length_max, id_length_max, number_length_max, seconds
+from schemas.records import CallRecord, header_length_max, id_length_max, number_length_max
 
 UNREADABLE: Final = "unreadable"
 UNDIRECTED: Final = "undirected"
@@ -37,8 +37,6 @@ remembered_length_max: Final = 2_048  # characters; more than any text has that 
 
 Message = TypeVar("Message")
 Brief = Annotated[str, Meta(max_length=remembered_length_max)]
-
-duration_seconds: Final = lru_cache(maxsize=65_536, typed=True)(seconds)
 
 
 class UnreadableError(ValueError):

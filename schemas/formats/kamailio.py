@@ -32,6 +32,7 @@ import base64
 import binascii
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -43,7 +44,6 @@ from schemas.formats.building import (
     Brief,
     UnreadableError,
     brief,
-    duration_seconds,
     parsed,
     record_id,
     text,
@@ -53,6 +53,7 @@ from schemas.formats.dialect import Decoder, Dialect, Format
 from schemas.formats.reporting import Reporter
 from schemas.formats.sip_events import initial_invite
 from schemas.formats.times import TimeError, first_second, from_seconds, last_second
+from schemas.records import seconds
 from schemas.sip_message import SipMessage, tenant_named
 
 _CHALLENGES: Final = frozenset({"401", "407"})
@@ -151,13 +152,12 @@ def make_sip(settings: Format) -> Decoder:
 
 def _reported_quickly(reporter: Reporter, cdr: _PlainCdr) -> Decoded | None:
     """What `_not_billable` and `_reported` say of the same record; None where they must be asked."""
-    call_id, invited = text(cdr.call_id), _invited(cdr.invite_ts)
-    if call_id is None or invited is None or cdr.source == "dialog" or cdr.type == "sip.invite":
+    call_id, begun = text(cdr.call_id), _second(cdr.invite_ts)
+    if call_id is None or begun is None or cdr.source == "dialog" or cdr.type == "sip.invite":
         return None
     if cdr.sip_code in _CHALLENGES:
         return Ignored("challenged")
-    started_at, duration = _from_timestamp(cdr.start_time, UTC), _duration(cdr.duration)
-    answered = duration > 0
+    duration, answered = _lasting(cdr.duration)
     return reporter.decoded(
         cdr,
         _id(cdr, call_id),
@@ -167,19 +167,19 @@ def _reported_quickly(reporter: Reporter, cdr: _PlainCdr) -> Decoded | None:
         cdr.to_user,
         cdr.src_ip,
         cdr.tenant if text(cdr.tenant) else cdr.x_tenant,
-        min(started_at, invited),
-        started_at if answered else None,
+        _from_timestamp(min(begun, cdr.start_time), UTC),
+        _from_timestamp(cdr.start_time, UTC) if answered else None,
         _from_timestamp(cdr.end_time, UTC) if answered else None,
         duration,
     )
 
 
-def _invited(said: str) -> datetime | None:
+def _second(said: str) -> float | None:
     try:
         second = float(said)
     except ValueError:
         return None
-    return _from_timestamp(second, UTC) if first_second <= second < last_second else None
+    return second if first_second <= second < last_second else None
 
 
 def _not_billable(cdr: _Cdr) -> Ignored | None:
@@ -206,8 +206,7 @@ def _reported(reporter: Reporter, cdr: _Cdr) -> Decoded:
         raise UnreadableError(f"start_time, end_time or invite_ts: {error}") from None
     if start is None or end is None:
         raise UnreadableError("start_time or end_time: missing")
-    duration = _duration(brief(cdr.duration))
-    answered = duration > 0
+    duration, answered = _lasting(brief(cdr.duration))
     return reporter.decoded(
         cdr,
         _id(cdr, call_id),
@@ -231,11 +230,14 @@ def _id(cdr: _Cdr | _PlainCdr, call_id: str) -> str:
     return record_id(call_id, text(cdr.invite_ts) or text(cdr.start_time) or "")
 
 
-def _duration(said: str | None) -> Decimal:
+@lru_cache(maxsize=65_536)
+def _lasting(said: str | None) -> tuple[Decimal, bool]:
+    """The seconds from answer to end, and whether there were any."""
     try:
-        return duration_seconds(said)
+        duration = seconds(said)
     except ValueError:
         raise UnreadableError("duration: no seconds") from None
+    return duration, duration > 0
 
 
 def _time(value: object) -> datetime | None:

@@ -30,7 +30,6 @@ from schemas.formats.building import (
     Brief,
     UnreadableError,
     brief,
-    duration_seconds,
     parsed,
     record_id,
     text,
@@ -39,6 +38,7 @@ from schemas.formats.building import (
 from schemas.formats.dialect import Decoder, Dialect, Format
 from schemas.formats.reporting import Reporter
 from schemas.formats.times import TimeError, first_second, from_seconds, last_second
+from schemas.records import seconds
 
 _CDR: Final = "E_ACC_CDR"
 _TRANSACTIONS: Final = frozenset({"E_ACC_EVENT", "E_ACC_MISSED_EVENT"})
@@ -179,7 +179,7 @@ def _lasting(milliseconds: int) -> tuple[Decimal, timedelta]:
 def _duration(params: _Params) -> tuple[Decimal, timedelta]:
     exact = text(params.ms_duration)
     try:
-        told = duration_seconds(brief(params.duration) if exact is None else brief(exact))
+        told = seconds(text(params.duration) if exact is None else exact)
     except ValueError:
         raise UnreadableError("ms_duration or duration: missing or wrong") from None
     if exact is None:
