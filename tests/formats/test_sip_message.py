@@ -99,6 +99,7 @@ VALID: Final = {
         .replace("Content-Length", "L"),
         READ,
     ),
+    "a colon in the next line": (with_("Call-ID:", "Call-ID\r\n :"), READ),
     "a thousand blanks before a colon": (with_("Call-ID:", "Call-ID" + " \t" * 500 + ":"), READ),
     "a method that looks escaped is another method": (
         PLAIN.replace("INVITE", "RE%47IST%45R"),
