@@ -8,7 +8,7 @@ must not decide a bill. Every pattern is anchored or possessive, so no text take
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -53,6 +53,10 @@ _USUAL: Final[dict[str, str | None]] = {
 }
 # Headers that may come several times, and what their values are joined with; all others that are read come once.
 _JOINED_WITH: Final = {"via": ",", "contact": ",", TENANT_HEADER: "\n"}
+_BLANKS: Final = (" ", "\t")
+_EMPTY: Final = ("", "\r")
+_name_length_max: Final = 64  # characters; what is remembered must not fill the memory
+_HEAD_END: Final = re.compile(r"\n\r?\n")
 _FOLD: Final = re.compile(r"\r?\n[ \t]++")
 _REQUEST: Final = re.compile(r"([A-Za-z0-9\-.!%*_+`'~]{1,64}) ([^\s<>\"]++) SIP/2\.0", re.IGNORECASE)
 _RESPONSE: Final = re.compile(r"SIP/2\.0 [1-6][0-9]{2}(?: .*)?", re.IGNORECASE)
@@ -77,6 +81,10 @@ class MalformedSipError(ValueError):
     """The text is no SIP message, lacks what every SIP message carries, or can be understood in two ways."""
 
 
+class _FoldedError(Exception):
+    """Header lines go on in the next line."""
+
+
 class SipMessage(msgspec.Struct, frozen=True, gc=False):
     """The parts of a SIP message that billing reads.
 
@@ -99,19 +107,23 @@ def read_sip_message(text: str) -> SipMessage:
     """
     if len(text) > message_length_max:
         raise MalformedSipError(f"longer than {message_length_max} characters")
-    head, body = _divided(text.lstrip("\r\n"))
-    if "\n " in head or "\n\t" in head:
-        head = _FOLD.sub(" ", head)
-    start_line, *lines = head.split("\n")
+    lines = iter(text.lstrip("\r\n").split("\n"))
+    start_line = next(lines)
     method = _method(start_line.removesuffix("\r"))
-    headers = _headers(lines)
+    try:
+        headers = _headers(lines)
+    except _FoldedError:
+        return read_sip_message(_unfolded(text))
     call_id = headers.get("call-id", "").strip()
     if not call_id:
         raise MalformedSipError("no Call-ID")
     cseq = _cseq(headers, method)
     _parameters(headers, "from")
     to_tag = _tag(_parameters(headers, "to"))
-    _check_rest(headers, head, body)
+    _check_rest(headers)
+    announced = headers.get("content-length")
+    if announced is not None:
+        _check_length(announced.strip(), lines if start_line.endswith("\r") else ())
     names = headers.get(TENANT_HEADER)
     return SipMessage(method, call_id, cseq, to_tag, tenant_named(names.split("\n")) if names else None)
 
@@ -128,13 +140,12 @@ def tenant_named(values: Iterable[str]) -> str | None:
     return joined if joined.isprintable() else _CONTROL.sub("\ufffd", joined)
 
 
-def _divided(text: str) -> tuple[str, str | None]:
-    """Head and body; None for a body where the text ends with its headers."""
-    end = text.find("\n\r\n")
-    bare = text.find("\n\n") if end < 0 else text.find("\n\n", 0, end)
-    if bare >= 0:
-        return text[:bare], text[bare + 2 :]
-    return (text, None) if end < 0 else (text[:end], text[end + 3 :])
+def _unfolded(text: str) -> str:
+    """A message whose folded header lines are one line each; its body stays as it is."""
+    text = text.lstrip("\r\n")
+    end = _HEAD_END.search(text)
+    head = text if end is None else text[: end.start()]
+    return _FOLD.sub(" ", head) + text[len(head) :]
 
 
 def _method(start_line: str) -> str | None:
@@ -149,36 +160,55 @@ def _method(start_line: str) -> str | None:
     return method
 
 
-def _headers(lines: Iterable[str]) -> dict[str, str]:
-    """The headers that are read, by name; values as they stand, blanks around them included."""
+def _headers(lines: Iterator[str]) -> dict[str, str]:
+    """The headers that are read, by name; values as they stand, blanks around them included.
+
+    Takes the lines up to the empty one, and leaves the body.
+    """
     headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        key = _USUAL[name] if name in _USUAL else _key(name)
-        if not colon:
-            _check_blank(line)
-        elif key is not None:
-            if key in headers:
-                value = headers[key] + _joint(key) + value
+        if colon and name in _USUAL:
+            key = _USUAL[name]
+        elif line in _EMPTY:
+            break
+        else:
+            key = _unusual(name, colon, lines)
+        if key is None:
+            continue
+        if key in headers:
+            _check_repeatable(key)
+            repeated.setdefault(key, [headers[key]]).append(value)
+        else:
             headers[key] = value
+    for key, values in repeated.items():
+        headers[key] = _JOINED_WITH[key].join(values)
     return headers
+
+
+def _unusual(name: str, colon: str, lines: Iterator[str]) -> str | None:
+    """The key of a header that is not written as usual; None where it is not read."""
+    if name[:1] in _BLANKS:
+        raise _FoldedError
+    if colon:
+        return _key(name) if len(name) <= _name_length_max else _key.__wrapped__(name)
+    if name.strip():
+        if next(lines, "")[:1] in _BLANKS:
+            raise _FoldedError
+        raise MalformedSipError("a header line without a colon")
+    return None
 
 
 @lru_cache(maxsize=4096)
 def _key(name: str) -> str | None:
     """Which of the headers that are read a name means, however it is written."""
-    return _READ.get(name.strip().lower())
+    return _READ.get(name.strip(" \t").lower())
 
 
-def _joint(key: str) -> str:
+def _check_repeatable(key: str) -> None:
     if key not in _JOINED_WITH:
         raise MalformedSipError(f"{key} more than once")
-    return _JOINED_WITH[key]
-
-
-def _check_blank(line: str) -> None:
-    if line.strip():
-        raise MalformedSipError("a header line without a colon")
 
 
 def _cseq(headers: dict[str, str], method: str | None) -> int:
@@ -213,7 +243,7 @@ def _tag(parameters: str) -> str | None:
     return match[1] if match else None
 
 
-def _check_rest(headers: dict[str, str], head: str, body: str | None) -> None:
+def _check_rest(headers: dict[str, str]) -> None:
     """What billing does not need, and what a message must not get wrong all the same."""
     via, contact = headers.get("via"), headers.get("contact")
     if via is not None:
@@ -222,16 +252,13 @@ def _check_rest(headers: dict[str, str], head: str, body: str | None) -> None:
         _check_parts("Contact", contact)
         if "?" in contact and "<" not in contact:
             raise MalformedSipError("the Contact header's address carries headers, and no angle brackets")
-    hops, date, announced = headers.get("max-forwards"), headers.get("date"), headers.get("content-length")
+    hops, date = headers.get("max-forwards"), headers.get("date")
     if hops is not None and not _is_hops(hops.strip()):
         raise MalformedSipError("Max-Forwards is out of range")
     if date is not None and not date.rstrip().endswith("GMT"):
         raise MalformedSipError("Date is not in GMT")
-    if announced is not None:
-        _check_length(announced.strip(), head, body)
 
 
-@lru_cache(maxsize=1024)
 def _is_hops(value: str) -> bool:
     return _NUMBER.fullmatch(value) is not None and int(value) <= _hops_max
 
@@ -241,15 +268,14 @@ def _check_parts(name: str, value: str) -> None:
         raise MalformedSipError(f"the {name} header has empty parts")
 
 
-def _check_length(announced: str, head: str, body: str | None) -> None:
+def _check_length(announced: str, body_lines: Iterable[str]) -> None:
     """A body may be longer than announced (the rest of a packet), or left out by who captured it; never cut short.
 
     A text whose lines end in bare LF has been changed on its way, so its length tells nothing.
     """
     if _NUMBER.fullmatch(announced) is None:
         raise MalformedSipError("Content-Length is no number")
-    if not body or "\r" not in head:
-        return
     length = int(announced)
-    if len(body) < length and len(body.encode("utf-8", "surrogatepass")) < length:
+    body = "\n".join(body_lines) if length else ""
+    if body and len(body) < length and len(body.encode("utf-8", "surrogatepass")) < length:
         raise MalformedSipError("the body is shorter than Content-Length")

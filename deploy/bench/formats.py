@@ -1,7 +1,8 @@
 """What reading one message costs, for each format beside the canonical form of its kind.
 
 CPU time of this process, the formats measured in turns with the canonical form, so that what disturbs one disturbs both;
-the figure is the median ratio. Messages are the first that each format's fixtures read, and a capture of ordinary size.
+the figure is the median ratio. Messages are the first that each format's fixtures read, FreeSWITCH's as it encodes them by
+default, and a capture of ordinary size.
 """
 
 from __future__ import annotations
@@ -58,7 +59,17 @@ def run(console: Console) -> dict[str, float]:
     console.print(
         f"raw SIP text of {len(text)} bytes to its event: {figures['sip_raw_us']:.2f} µs", highlight=False
     )
+    figures |= _encoded(console, canonical["calls"][0])
     return figures | _full_size(console, canonical["calls"][0])
+
+
+def _encoded(console: Console, canonical: Callable[[], object]) -> dict[str, float]:
+    """A FreeSWITCH leg whose values are URL-encoded, as mod_json_cdr's are unless it is told otherwise."""
+    dialect = next(each for each in DIALECTS if each.name == "freeswitch_json_cdr")
+    value, decode = _message(dialect, "encoded.json")
+    ours, ratio = _beside(lambda: decode(value), canonical)
+    console.print(f"{dialect.name}, encoded: {ours:.2f} µs, {ratio:.2f} x canonical", highlight=False)
+    return {f"format_{dialect.name}_encoded_to_canonical": ratio}
 
 
 def _full_size(console: Console, canonical: Callable[[], object]) -> dict[str, float]:
@@ -83,10 +94,11 @@ def _full_size(console: Console, canonical: Callable[[], object]) -> dict[str, f
     return figures
 
 
-def _message(dialect: Dialect) -> tuple[bytes, Callable[[bytes | None], object]]:
+def _message(dialect: Dialect, name: str | None = None) -> tuple[bytes, Callable[[bytes | None], object]]:
     folder = _FIXTURES / f"{dialect.kind}-{dialect.name}"
     expected: dict[str, dict[str, Any]] = json.loads((folder / "expected.json").read_text())["messages"]
-    name = next(name for name, outcome in expected.items() if _BILLED[dialect.kind] in outcome)
+    billed = _BILLED[dialect.kind]
+    name = name or next(each for each, outcome in expected.items() if billed in outcome)
     settings = Format.model_validate_json((folder / "settings.json").read_text())
     return (folder / name).read_bytes(), decoder(dialect.kind, settings)
 

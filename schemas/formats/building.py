@@ -9,27 +9,34 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
+from urllib.parse import unquote
 
 import msgspec
+from msgspec import Meta
 
 from schemas import network
 from schemas.decoded import Decoded, Direction, Ignored, Rejected
 from schemas.formats.dialect import Decoder
 from schemas.identity import fact_id
 from schemas.numbers import number_in
-from schemas.records import CallRecord, header_length_max, id_length_max, number_length_max, seconds
+from schemas.records import CallRecord, header_length_max, id_length_max, number_length_max
 
 UNREADABLE: Final = "unreadable"
 UNDIRECTED: Final = "undirected"
 AMBIGUOUS_TIME: Final = "ambiguous_time"
 TOMBSTONE: Final = Ignored("tombstone")
+QUICKLY_UNREADABLE: Final = (
+    msgspec.DecodeError,
+    UnicodeDecodeError,
+    RecursionError,
+)  # no JSON, or not in the usual types
 _NULLS: Final = frozenset({"", "<null>", "(null)"})
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+remembered_length_max: Final = 2_048  # characters; more than any text has that is kept, encoded as it may be
 
 Message = TypeVar("Message")
-
-duration_seconds: Final = lru_cache(maxsize=65_536, typed=True)(seconds)
+Brief = Annotated[str, Meta(max_length=remembered_length_max)]
 
 
 class UnreadableError(ValueError):
@@ -46,6 +53,20 @@ def text(value: object) -> str | None:
     return str(value)
 
 
+def brief(value: object) -> str | None:
+    """A field's text, cut where it is longer than any that is kept: what is remembered must not fill the memory."""
+    said = text(value)
+    return None if said is None else said[:remembered_length_max]
+
+
+def unquoted(value: str) -> str:
+    """A URL-encoded text as it was; `@` is what is mostly encoded in one."""
+    if "%" not in value:
+        return value
+    plain = value.replace("%40", "@")
+    return unquote(value) if "%" in plain else plain
+
+
 def parsed(decoder: msgspec.json.Decoder[Message], value: bytes) -> Message:
     """A JSON message in the fields that a dialect reads; bytes that are no UTF-8 become U+FFFD.
 
@@ -54,7 +75,7 @@ def parsed(decoder: msgspec.json.Decoder[Message], value: bytes) -> Message:
     """
     try:
         return decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except QUICKLY_UNREADABLE as error:
         try:
             repaired = value.decode("utf-8", "replace").encode()
             if repaired == value:
@@ -62,14 +83,6 @@ def parsed(decoder: msgspec.json.Decoder[Message], value: bytes) -> Message:
             return decoder.decode(repaired)
         except (msgspec.DecodeError, RecursionError):
             raise UnreadableError(_shape(error)) from None
-
-
-def tried(decoder: msgspec.json.Decoder[Message], value: bytes) -> Message | None:
-    """A JSON message in the usual fields of usual types; None where it has others, or is none."""
-    try:
-        return decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _shape(error: Exception) -> str:

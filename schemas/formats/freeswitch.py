@@ -7,7 +7,7 @@ hangup cause, is a duplicate.
 | billing | variable | meaning, by FreeSWITCH's channel variables reference |
 |---|---|---|
 | id | `uuid` | unique per leg |
-| started_at, answered_at, ended_at | `start_uepoch`, `answer_uepoch`, `end_uepoch` | microseconds UTC; 0: never. Else `*_epoch`, seconds |
+| started_at, answered_at, ended_at | `start_uepoch`, `answer_uepoch`, `end_uepoch` | microseconds UTC; 0: never. Where absent `*_epoch`, seconds |
 | call_id | `sip_call_id` | the leg's Call-ID |
 | from_number | `sip_from_user` | user of From |
 | to_number | `sip_req_user`, else `sip_to_user` | the request's address as it came in, before the dialplan changed it |
@@ -19,19 +19,29 @@ The `*_stamp` variables are local time and are not read.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Literal
-from urllib.parse import unquote
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from schemas.decoded import Decoded, Ignored
-from schemas.formats.building import UnreadableError, text
+from schemas.formats.building import Brief, UnreadableError, brief, text, unquoted
 from schemas.formats.reporting import Reporter
-from schemas.formats.times import TimeError, from_microseconds, from_seconds
+from schemas.formats.times import (
+    TimeError,
+    first_microsecond,
+    from_microseconds,
+    from_seconds,
+    last_microsecond,
+)
 
 TENANT_VARIABLE: Final = "sip_h_x-tenant"
 _PREFIX: Final = b"sip_h_"
+_LOOPBACK: Final = ("loopback/", "loopback%2F")
+_Microseconds = Annotated[int, Meta(ge=first_microsecond, lt=last_microsecond)]
+_from_timestamp: Final = datetime.fromtimestamp
 
 
 class Leg(msgspec.Struct, gc=False):
@@ -67,33 +77,69 @@ class IncomingLeg(msgspec.Struct, gc=False, kw_only=True):
     What is read so reads as the same `Leg`; whatever is not so plain is read as a `Leg` alone.
     """
 
-    start_epoch: ClassVar[None] = None
-    end_epoch: ClassVar[None] = None
-
     uuid: Annotated[str, Meta(min_length=1)]
     direction: Literal["inbound"]
-    sip_from_user: Any = None
-    channel_name: Any = None
-    sip_network_ip: Any = None
-    sofia_profile_name: Any = None
-    sip_req_user: Any = None
-    sip_to_user: Any = None
-    x_tenant: Any = msgspec.field(default=None, name="sip_h_X-Tenant")
-    user_context: Any = None
-    sip_call_id: Any = None
-    start_stamp: Any = None
-    start_uepoch: Annotated[int, Meta(ge=1)]
-    answer_epoch: Any = None
-    answer_uepoch: Annotated[int, Meta(ge=0)]
-    end_uepoch: Annotated[int, Meta(ge=1)]
+    sip_from_user: Brief | None = None
+    channel_name: Brief = ""
+    sip_network_ip: Brief | None = None
+    sofia_profile_name: Brief | None = None
+    sip_req_user: Brief
+    x_tenant: Brief | None = msgspec.field(default=None, name="sip_h_X-Tenant")
+    user_context: Brief | None = None
+    sip_call_id: str
+    start_stamp: Annotated[str, Meta(min_length=1)]
+    start_uepoch: _Microseconds
+    answer_uepoch: Annotated[int, Meta(ge=0, lt=last_microsecond)]
+    end_uepoch: _Microseconds
 
 
-def not_billable(leg: Leg | IncomingLeg) -> Ignored | None:
+def reported_quickly(
+    reporter: Reporter, message: object, leg: IncomingLeg, switch: str | None, x_tenant: str | None
+) -> Decoded | None:
+    """What `not_billable` and `reported` say of the same leg; None where they must be asked.
+
+    Raises:
+        UnreadableError: as `reported`.
+    """
+    if leg.channel_name.startswith(_LOOPBACK):
+        return Ignored("loopback_leg")
+    call_id, to_number = leg.sip_call_id, text(leg.sip_req_user)
+    from_number, source_ip = leg.sip_from_user, leg.sip_network_ip
+    if "%" in leg.start_stamp:
+        call_id, to_number = unquoted(call_id), _unquoted(to_number)
+        from_number, source_ip, x_tenant = _unquoted(from_number), _unquoted(source_ip), _unquoted(x_tenant)
+    uuid = text(leg.uuid)
+    if uuid is None or to_number is None:
+        return None
+    answered = leg.answer_uepoch
+    if 0 < answered < first_microsecond:
+        return None
+    return reporter.decoded(
+        message,
+        uuid,
+        text(call_id),
+        switch,
+        from_number,
+        to_number,
+        source_ip,
+        x_tenant,
+        _from_timestamp(leg.start_uepoch / 1_000_000, UTC),
+        _from_timestamp(answered / 1_000_000, UTC) if answered else None,
+        _from_timestamp(leg.end_uepoch / 1_000_000, UTC),
+    )
+
+
+@lru_cache(maxsize=16_384)
+def _unquoted(value: str | None) -> str | None:
+    return None if value is None else text(unquoted(value))
+
+
+def not_billable(leg: Leg) -> Ignored | None:
     """Why a leg is no call of its own; None for the leg that came in."""
     name = leg.channel_name
-    if name.__class__ is str and name.startswith(("loopback/", "loopback%2F")):
+    if name.__class__ is str and name.startswith(_LOOPBACK):
         return Ignored("loopback_leg")
-    if leg.direction == "inbound" or isinstance(leg, IncomingLeg):
+    if leg.direction == "inbound":
         return None
     made_for_another = text(leg.originator) or text(leg.originating_leg_uuid)
     if made_for_another or text(leg.last_bridge_role) == "originatee":
@@ -106,12 +152,7 @@ def not_billable(leg: Leg | IncomingLeg) -> Ignored | None:
 
 
 def reported(
-    reporter: Reporter,
-    message: object,
-    leg: Leg | IncomingLeg,
-    switch: object,
-    called: object,
-    x_tenant: str | None,
+    reporter: Reporter, message: object, leg: Leg, switch: object, called: object, x_tenant: str | None
 ) -> Decoded:
     """The record of the call that an incoming leg is.
 
@@ -130,33 +171,34 @@ def reported(
     if uuid is None:
         raise UnreadableError("uuid: missing")
     try:
-        started_at = from_microseconds(leg.start_uepoch) or from_seconds(leg.start_epoch)
-        answered_at = from_microseconds(leg.answer_uepoch) or from_seconds(leg.answer_epoch)
-        ended_at = from_microseconds(leg.end_uepoch) or from_seconds(leg.end_epoch)
+        started_at = _instant(leg.start_uepoch, leg.start_epoch)
+        answered_at = _instant(leg.answer_uepoch, leg.answer_epoch)
+        ended_at = _instant(leg.end_uepoch, leg.end_epoch)
     except TimeError as error:
         raise UnreadableError(f"start, answer or end: {error}") from None
     if started_at is None:
         raise UnreadableError("start_uepoch: missing")
     if answered_at is not None and ended_at is None:
         raise UnreadableError("end_uepoch: missing on an answered leg")
-    encoded = is_encoded(leg)
-    plain = _decoded if encoded else text
-    from_number, source_ip = leg.sip_from_user, leg.sip_network_ip
-    if encoded:
-        from_number, source_ip, x_tenant = _decoded(from_number), _decoded(source_ip), _decoded(x_tenant)
+    plain = _decoded if is_encoded(leg) else text
     return reporter.decoded(
         message,
         uuid,
         plain(leg.sip_call_id),
-        switch,
-        from_number,
-        plain(leg.sip_req_user) or plain(leg.sip_to_user) or plain(called),
-        source_ip,
-        x_tenant,
+        brief(switch),
+        brief(plain(leg.sip_from_user)),
+        brief(plain(leg.sip_req_user) or plain(leg.sip_to_user) or plain(called)),
+        brief(plain(leg.sip_network_ip)),
+        brief(plain(x_tenant)),
         started_at,
         answered_at,
         ended_at,
     )
+
+
+def _instant(microseconds: object, seconds: object) -> datetime | None:
+    """When it was; the seconds say so where the microseconds are not sent."""
+    return from_seconds(seconds) if microseconds in (None, "") else from_microseconds(microseconds)
 
 
 def tenant_spelt(value: bytes, prefix: bytes = b'"') -> str | None:
@@ -176,11 +218,11 @@ def tenant_spelt(value: bytes, prefix: bytes = b'"') -> str | None:
 
 
 def is_encoded(leg: Leg | IncomingLeg) -> bool:
-    """Whether the values are URL-encoded: no start without a time of day, and its colons tell."""
-    stamp = text(leg.start_stamp)
-    return "%3A" in stamp if stamp else "%40" in (text(leg.channel_name) or "")
+    """Whether the values are URL-encoded: no start is without a blank or a colon, and encoded it has a `%`."""
+    stamp = leg.start_stamp
+    return "%" in stamp if isinstance(stamp, str) and stamp else "%40" in (text(leg.channel_name) or "")
 
 
 def _decoded(value: object) -> str | None:
     plain = text(value)
-    return text(unquote(plain)) if plain is not None and "%" in plain else plain
+    return None if plain is None else text(unquoted(plain))

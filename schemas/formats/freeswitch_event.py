@@ -20,14 +20,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import unquote
 
 import msgspec
 
 from schemas.decoded import Decoded, Ignored
-from schemas.formats.building import parsed, text, total, tried
+from schemas.formats.building import QUICKLY_UNREADABLE, Brief, brief, parsed, text, total, unquoted
 from schemas.formats.dialect import Decoder, Dialect, Format
-from schemas.formats.freeswitch import IncomingLeg, Leg, is_encoded, not_billable, reported, tenant_spelt
+from schemas.formats.freeswitch import (
+    IncomingLeg,
+    Leg,
+    is_encoded,
+    not_billable,
+    reported,
+    reported_quickly,
+    tenant_spelt,
+)
 from schemas.formats.reporting import Reporter
 
 _FINAL_EVENT: Final = "CHANNEL_HANGUP_COMPLETE"
@@ -45,9 +52,9 @@ _NAMES_ELSEWHERE: Final = {
 }
 
 
-def _decoder(leg: type[Leg | IncomingLeg], names: Mapping[str, str]) -> msgspec.json.Decoder[Any]:
-    """What reads an event: a leg's variables with their prefix, and headers of the event."""
-    own = [(field, Any, msgspec.field(default=None, name=name)) for field, name in names.items()]
+def _decoder(leg: type[Leg | IncomingLeg], names: Mapping[str, str], kind: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401 (a type's form)
+    """What reads an event: a leg's variables with their prefix, and headers of the event, of one kind."""
+    own = [(field, kind, msgspec.field(default=None, name=name)) for field, name in names.items()]
     variables = [
         (each.name, each.type, msgspec.field(default=each.default, name=f"variable_{each.encode_name}"))
         for each in msgspec.structs.fields(leg)
@@ -56,8 +63,8 @@ def _decoder(leg: type[Leg | IncomingLeg], names: Mapping[str, str]) -> msgspec.
     return msgspec.json.Decoder(event, strict=leg is Leg)
 
 
-_EVENT: Final = _decoder(Leg, _NAMES | _NAMES_ELSEWHERE)
-_INCOMING: Final = _decoder(IncomingLeg, _NAMES)
+_EVENT: Final = _decoder(Leg, _NAMES | _NAMES_ELSEWHERE, Any)
+_INCOMING: Final = _decoder(IncomingLeg, _NAMES, Brief | None)
 _ANYTHING: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -66,18 +73,32 @@ def make(settings: Format) -> Decoder:
     reporter = Reporter(DIALECT, settings)
 
     def read(value: bytes) -> Decoded:
-        event = tried(_INCOMING, value) or parsed(_EVENT, value)
-        if event.event_name != _FINAL_EVENT:
+        try:
+            leg = _INCOMING.decode(value)
+        except QUICKLY_UNREADABLE:
+            return _read(reporter, value)
+        if leg.event_name != _FINAL_EVENT:
             return Ignored("interim_event")
-        if not isinstance(event, IncomingLeg):
-            _complete(event)
-        ignored = not_billable(event)
-        if ignored is not None:
-            return ignored
-        switch = text(event.switchname) or event.hostname
-        return reported(reporter, event, event, switch, event.called, _tenant(event, value))
+        tenant = leg.x_tenant if leg.x_tenant is not None else _tenant(leg, value)
+        decoded = reported_quickly(reporter, leg, leg, _switch(leg), tenant)
+        return _read(reporter, value) if decoded is None else decoded
 
     return total(read)
+
+
+def _read(reporter: Reporter, value: bytes) -> Decoded:
+    event = parsed(_EVENT, value)
+    if event.event_name != _FINAL_EVENT:
+        return Ignored("interim_event")
+    _complete(event)
+    ignored = not_billable(event)
+    if ignored is not None:
+        return ignored
+    return reported(reporter, event, event, _switch(event), event.called, _tenant(event, value))
+
+
+def _switch(event: Any) -> str | None:  # noqa: ANN401 (see below)
+    return text(event.switchname) or text(event.hostname)
 
 
 def _complete(event: Any) -> None:  # noqa: ANN401 (a type made of `Leg`'s fields, which mypy cannot see)
@@ -92,7 +113,7 @@ def _tenant(leg: Leg | IncomingLeg, value: bytes) -> str | None:
     if leg.x_tenant is not None:
         return leg.x_tenant if isinstance(leg.x_tenant, str) else None
     spelt = tenant_spelt(value, b'"variable_')
-    return None if spelt is None else text(parsed(_ANYTHING, value).get(f"variable_{spelt}"))
+    return None if spelt is None else brief(parsed(_ANYTHING, value).get(f"variable_{spelt}"))
 
 
 def _context(event: Any) -> str | None:  # noqa: ANN401 (see above)
@@ -100,8 +121,8 @@ def _context(event: Any) -> str | None:  # noqa: ANN401 (see above)
 
 
 def _channel(event: Any) -> str | None:  # noqa: ANN401 (see above)
-    name = text(event.channel_name)
-    return unquote(name) if name is not None and is_encoded(event) else name
+    name = brief(event.channel_name)
+    return unquoted(name) if name is not None and is_encoded(event) else name
 
 
 def _profile(event: Any) -> str | None:  # noqa: ANN401 (see above)

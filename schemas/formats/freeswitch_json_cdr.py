@@ -16,15 +16,22 @@ Source: FreeSWITCH documentation of mod_json_cdr and of channel variables.
 from __future__ import annotations
 
 from typing import Annotated, Any, Final
-from urllib.parse import unquote
 
 import msgspec
 from msgspec import Meta
 
 from schemas.decoded import Decoded
-from schemas.formats.building import parsed, text, total, tried
+from schemas.formats.building import QUICKLY_UNREADABLE, Brief, brief, parsed, text, total, unquoted
 from schemas.formats.dialect import Decoder, Dialect, Format
-from schemas.formats.freeswitch import IncomingLeg, Leg, is_encoded, not_billable, reported, tenant_spelt
+from schemas.formats.freeswitch import (
+    IncomingLeg,
+    Leg,
+    is_encoded,
+    not_billable,
+    reported,
+    reported_quickly,
+    tenant_spelt,
+)
 from schemas.formats.reporting import Reporter
 
 
@@ -38,10 +45,6 @@ class _Flow(msgspec.Struct, gc=False):
     caller_profile: _Profile | None = None
 
 
-class _PlainFlow(msgspec.Struct, gc=False):
-    caller_profile: _Profile
-
-
 class _Document(msgspec.Struct, gc=False):
     variables: Leg
     switchname: Any = None
@@ -53,15 +56,23 @@ class _Document(msgspec.Struct, gc=False):
         return (self.callflow[-1].caller_profile if self.callflow else None) or _Profile()
 
 
+class _PlainProfile(msgspec.Struct, gc=False):
+    context: Brief | None = None
+
+
+class _PlainFlow(msgspec.Struct, gc=False):
+    caller_profile: _PlainProfile
+
+
 class _PlainDocument(msgspec.Struct, gc=False):
     """The quick way to read a document of a leg that came in."""
 
     variables: IncomingLeg
     callflow: Annotated[list[_PlainFlow], Meta(min_length=1)]
-    switchname: Any = None
+    switchname: Brief | None = None
 
     @property
-    def origin(self) -> _Profile:
+    def origin(self) -> _PlainProfile:
         """The profile with which the leg began."""
         return self.callflow[-1].caller_profile
 
@@ -80,24 +91,35 @@ def make(settings: Format) -> Decoder:
     reporter = Reporter(DIALECT, settings)
 
     def read(value: bytes) -> Decoded:
-        document: _Document | _PlainDocument = tried(_INCOMING, value) or parsed(_DOCUMENT, value)
-        leg = document.variables
-        if isinstance(leg, Leg) and leg.originator is None:
-            leg.originator = document.origin.originator and "callflow"
-        ignored = not_billable(leg)
-        if ignored is not None:
-            return ignored
-        called = document.origin.destination_number
-        return reported(reporter, document, leg, document.switchname, called, _tenant(leg, value))
+        try:
+            plain = _INCOMING.decode(value)
+        except QUICKLY_UNREADABLE:
+            return _read(reporter, value)
+        leg = plain.variables
+        tenant = leg.x_tenant if leg.x_tenant is not None else _tenant(leg, value)
+        decoded = reported_quickly(reporter, plain, leg, plain.switchname, tenant)
+        return _read(reporter, value) if decoded is None else decoded
 
     return total(read)
+
+
+def _read(reporter: Reporter, value: bytes) -> Decoded:
+    document = parsed(_DOCUMENT, value)
+    leg, origin = document.variables, document.origin
+    if leg.originator is None:
+        leg.originator = origin.originator and "callflow"
+    ignored = not_billable(leg)
+    if ignored is not None:
+        return ignored
+    called, tenant = origin.destination_number, _tenant(leg, value)
+    return reported(reporter, document, leg, document.switchname, called, tenant)
 
 
 def _tenant(leg: Leg | IncomingLeg, value: bytes) -> str | None:
     if leg.x_tenant is not None:
         return leg.x_tenant if isinstance(leg.x_tenant, str) else None
     spelt = tenant_spelt(value)
-    return None if spelt is None else text(parsed(_HEADERS, value).variables.get(spelt))
+    return None if spelt is None else brief(parsed(_HEADERS, value).variables.get(spelt))
 
 
 def _context(document: _Document | _PlainDocument) -> str | None:
@@ -105,8 +127,8 @@ def _context(document: _Document | _PlainDocument) -> str | None:
 
 
 def _channel(document: _Document | _PlainDocument) -> str | None:
-    name = text(document.variables.channel_name)
-    return unquote(name) if name is not None and is_encoded(document.variables) else name
+    name = brief(document.variables.channel_name)
+    return unquoted(name) if name is not None and is_encoded(document.variables) else name
 
 
 def _profile(document: _Document | _PlainDocument) -> str | None:

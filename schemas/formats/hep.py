@@ -50,13 +50,14 @@ def make(settings: Format) -> Decoder:
 
     def read(value: bytes) -> Decoded:
         packet = parsed(_PACKET, value)
-        if packet.protocol != _SIP:
-            if not isinstance(packet.protocol, int):
+        if packet.protocol != _SIP or packet.protocol is True:
+            if packet.protocol.__class__ is not int:
                 raise UnreadableError("ProtoType: missing")
             return Ignored("not_sip")
         if not isinstance(packet.payload, str):
             raise UnreadableError("Payload: missing")
-        switch = settings.switch or text(packet.node_name) or f"hep-{packet.node}"
+        node = text(packet.node)
+        switch = settings.switch or text(packet.node_name) or (node and f"hep-{node}")
         return sip_event(packet.payload, switch, _time(packet), text(packet.source))
 
     return total(read)

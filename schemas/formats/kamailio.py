@@ -30,30 +30,34 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Final
+from functools import lru_cache
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from schemas.decoded import Decoded, Ignored
 from schemas.formats.building import (
+    QUICKLY_UNREADABLE,
+    Brief,
     UnreadableError,
-    duration_seconds,
+    brief,
     parsed,
     record_id,
     text,
     total,
-    tried,
 )
 from schemas.formats.dialect import Decoder, Dialect, Format
 from schemas.formats.reporting import Reporter
 from schemas.formats.sip_events import initial_invite
-from schemas.formats.times import TimeError, from_seconds
+from schemas.formats.times import TimeError, first_second, from_seconds, last_second
+from schemas.records import seconds
 from schemas.sip_message import SipMessage, tenant_named
 
 _CHALLENGES: Final = frozenset({"401", "407"})
+_from_timestamp: Final = datetime.fromtimestamp
 
 
 class _Cdr(msgspec.Struct, gc=False):
@@ -78,27 +82,24 @@ class _Cdr(msgspec.Struct, gc=False):
 
 
 class _PlainCdr(msgspec.Struct, gc=False, kw_only=True):
-    """The quick way to read a record; what is read so reads as the same `_Cdr`, if it says its `invite_ts`."""
+    """The quick way to read a record of a dialog; what is read so reads as the same `_Cdr`."""
 
-    callid: ClassVar[None] = None
-
-    start_time: float
-    end_time: float
-    duration: str
+    start_time: Annotated[float, Meta(ge=first_second, lt=last_second)]
+    end_time: Annotated[float, Meta(ge=first_second, lt=last_second)]
+    duration: Brief
     call_id: Annotated[str, Meta(min_length=1)]
-    tenant: Any = None
-    x_tenant: Any = None
-    from_user: Any = None
-    to_user: Any = None
-    src_ip: Any = None
-    from_tag: Any = None
-    cseq: Any = None
+    tenant: Brief | None = None
+    x_tenant: Brief | None = None
+    from_user: Brief | None = None
+    to_user: Brief | None = None
+    src_ip: Brief | None = None
+    from_tag: str | None = None
+    cseq: str | None = None
     invite_ts: str
-    direction: Any = None
+    direction: Brief | None = None
     source: Any = None
     type: Any = None
-    method: Any = None
-    sip_code: Any = None
+    sip_code: Brief = ""
 
 
 class _Invite(msgspec.Struct, gc=False):
@@ -121,9 +122,13 @@ def make_calls(settings: Format) -> Decoder:
     reporter = Reporter(CALLS, settings)
 
     def read(value: bytes) -> Decoded:
-        cdr: _Cdr | _PlainCdr | None = tried(_PLAIN_CDR, value)
-        if cdr is None or text(cdr.invite_ts) is None or text(cdr.call_id) is None:
-            cdr = parsed(_CDR, value)
+        try:
+            decoded = _reported_quickly(reporter, _PLAIN_CDR.decode(value))
+        except QUICKLY_UNREADABLE:
+            decoded = None
+        if decoded is not None:
+            return decoded
+        cdr = parsed(_CDR, value)
         return _not_billable(cdr) or _reported(reporter, cdr)
 
     return total(read)
@@ -145,7 +150,39 @@ def make_sip(settings: Format) -> Decoder:
     return total(read)
 
 
-def _not_billable(cdr: _Cdr | _PlainCdr) -> Ignored | None:
+def _reported_quickly(reporter: Reporter, cdr: _PlainCdr) -> Decoded | None:
+    """What `_not_billable` and `_reported` say of the same record; None where they must be asked."""
+    call_id, begun = text(cdr.call_id), _second(cdr.invite_ts)
+    if call_id is None or begun is None or cdr.source == "dialog" or cdr.type == "sip.invite":
+        return None
+    if cdr.sip_code in _CHALLENGES:
+        return Ignored("challenged")
+    duration, answered = _lasting(cdr.duration)
+    return reporter.decoded(
+        cdr,
+        _id(cdr, call_id),
+        call_id,
+        None,
+        cdr.from_user,
+        cdr.to_user,
+        cdr.src_ip,
+        cdr.tenant if text(cdr.tenant) else cdr.x_tenant,
+        _from_timestamp(min(begun, cdr.start_time), UTC),
+        _from_timestamp(cdr.start_time, UTC) if answered else None,
+        _from_timestamp(cdr.end_time, UTC) if answered else None,
+        duration,
+    )
+
+
+def _second(said: str) -> float | None:
+    try:
+        second = float(said)
+    except ValueError:
+        return None
+    return second if first_second <= second < last_second else None
+
+
+def _not_billable(cdr: _Cdr) -> Ignored | None:
     if cdr.type == "sip.invite":
         return Ignored("sip_event")
     if cdr.source == "dialog":
@@ -155,7 +192,7 @@ def _not_billable(cdr: _Cdr | _PlainCdr) -> Ignored | None:
     return Ignored("challenged") if text(cdr.sip_code) in _CHALLENGES else None
 
 
-def _reported(reporter: Reporter, cdr: _Cdr | _PlainCdr) -> Decoded:
+def _reported(reporter: Reporter, cdr: _Cdr) -> Decoded:
     call_id = text(cdr.call_id) or text(cdr.callid)
     if call_id is None:
         raise UnreadableError("call_id: missing")
@@ -169,17 +206,16 @@ def _reported(reporter: Reporter, cdr: _Cdr | _PlainCdr) -> Decoded:
         raise UnreadableError(f"start_time, end_time or invite_ts: {error}") from None
     if start is None or end is None:
         raise UnreadableError("start_time or end_time: missing")
-    duration = _duration(cdr.duration)
-    answered = duration > 0
+    duration, answered = _lasting(brief(cdr.duration))
     return reporter.decoded(
         cdr,
         _id(cdr, call_id),
         call_id,
         None,
-        cdr.from_user,
-        cdr.to_user,
-        cdr.src_ip,
-        text(cdr.tenant) or cdr.x_tenant,
+        brief(cdr.from_user),
+        brief(cdr.to_user),
+        brief(cdr.src_ip),
+        brief(cdr.tenant) or brief(cdr.x_tenant),
         start if invited is None or start < invited else invited,
         start if answered else None,
         end if answered else None,  # acc gives a failed call no end: both of its times are its beginning
@@ -194,11 +230,14 @@ def _id(cdr: _Cdr | _PlainCdr, call_id: str) -> str:
     return record_id(call_id, text(cdr.invite_ts) or text(cdr.start_time) or "")
 
 
-def _duration(value: object) -> Decimal:
+@lru_cache(maxsize=65_536)
+def _lasting(said: str | None) -> tuple[Decimal, bool]:
+    """The seconds from answer to end, and whether there were any."""
     try:
-        return duration_seconds(text(value))
+        duration = seconds(said)
     except ValueError:
         raise UnreadableError("duration: no seconds") from None
+    return duration, duration > 0
 
 
 def _time(value: object) -> datetime | None:

@@ -25,7 +25,6 @@ from schemas.formats.building import (
     source_address,
     switch_name,
     tenant_header,
-    text,
 )
 from schemas.formats.dialect import Dialect, DirectionPatterns, Format
 from schemas.records import CallRecord, call_id_length_max, id_length_max
@@ -49,11 +48,11 @@ class Reporter:
         message: object,
         record_id: str,
         call_id: str | None,
-        switch: object,
-        from_number: object,
-        to_number: object,
-        source_ip: object,
-        x_tenant: object,
+        switch: str | None,
+        from_number: str | None,
+        to_number: str | None,
+        source_ip: str | None,
+        x_tenant: str | None,
         started_at: datetime,
         answered_at: datetime | None,
         ended_at: datetime | None,
@@ -65,7 +64,7 @@ class Reporter:
             message: where that rule looks.
             record_id: what is the same for every resend, and for no other call of the switch.
             call_id: the SIP Call-ID.
-            switch: as the record names it, blank or null where it does not; else the input's. So may be what follows.
+            switch: as the record names it, blank or null where it does not; else the input's. So may be the next four.
             from_number: may be a URI, as may `to_number`.
             to_number: the number called.
             source_ip: where the call's packets came from.
@@ -78,35 +77,38 @@ class Reporter:
         Raises:
             UnreadableError: a field that decides is missing or cannot be kept.
         """
-        source = source_address(source_ip if source_ip.__class__ is str else text(source_ip))
+        source = source_address(source_ip)
         if self._hops and source is not None and _within(source, self._hops):
             return Ignored("inner_hop")
-        switch = switch_name(switch if switch.__class__ is str else text(switch)) or self._fallback_switch
-        if switch is None:
+        named = switch_name(switch) or self._fallback_switch
+        if named is None:
             raise UnreadableError("the record names no switch, and none is set for this input")
         if not (0 < len(record_id) <= id_length_max and record_id.isprintable()):
             kept("id", record_id, id_length_max)
         if call_id is not None and not (0 < len(call_id) <= call_id_length_max and call_id.isprintable()):
             kept("call_id", call_id, call_id_length_max)
         direction = self._told(message, source)
+        called = called_number(to_number)
         record = CallRecord(
             record_id,
-            switch,
+            named,
             "call",
             "inbound" if direction == "inbound" else "outbound",
             started_at,
             call_id,
-            calling_number(from_number if from_number.__class__ is str else text(from_number)),
-            called_number(to_number if to_number.__class__ is str else text(to_number)),
+            calling_number(from_number),
+            called,
             source,
-            tenant_header(x_tenant if x_tenant.__class__ is str else text(x_tenant)),
+            tenant_header(x_tenant),
             answered_at,
             ended_at,
             answered_seconds,
         )
         if direction is None:
             return Undirected(record, self._on_net)
-        return direction if isinstance(direction, Rejected) else directed(record, direction)
+        if direction.__class__ is Rejected:
+            return direction
+        return record if called and source else directed(record, record.direction)
 
 
 def _direction_rule(dialect: Dialect, settings: Format) -> Told:

@@ -26,8 +26,8 @@ from schemas.formats.sip_events import sip_event
 from schemas.formats.times import TimeError, candidates
 
 _HEADING: Final = re.compile(
-    rb"\s{0,8}(?:[A-Z]{1,3} )?([0-9]{4})[/-]([0-9]{2})[/-]([0-9]{2})[ T]([0-9:.]{8,15}(?:Z|[+-][0-9:]{4,6})?) "
-    rb"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Fa-f:.]{2,45}?):[0-9]{1,5} -> [^\r\n]{1,80}\r?\n"
+    r"[ \t\r\n]{0,8}(?:[A-Z]{1,3} )?([0-9]{4})[/-]([0-9]{2})[/-]([0-9]{2})[ T]([0-9:.]{8,15}(?:Z|[+-][0-9:]{4,6})?) "
+    r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Fa-f:.]{2,45}?):[0-9]{1,5} -> [^\r\n]{1,80}\r?\n"
 )
 
 
@@ -36,18 +36,18 @@ def make(settings: Format) -> Decoder:
     zone = None if settings.zone in {None, ZONE_IN_RECORD} else ZoneInfo(str(settings.zone))
 
     def read(value: bytes) -> Decoded:
-        heading = _HEADING.match(value)
+        message = value.decode("utf-8", "replace")
+        heading = _HEADING.match(message)
         if heading is None:
             raise UnreadableError(
                 "no first line with date, time and source, so the packet's source is not known"
             )
-        year, month, day, clock, source = [part.decode() for part in heading.groups()]
+        year, month, day, clock, source = heading.groups()
         try:
             observed_at = _only(candidates(f"{year}-{month}-{day}T{clock}", zone))
         except TimeError as error:
             return Rejected(AMBIGUOUS_TIME, f"first line: {error}")
-        message = value[heading.end() :].decode("utf-8", "replace")
-        return sip_event(message, settings.switch, observed_at, source)
+        return sip_event(message[heading.end() :], settings.switch, observed_at, source)
 
     return total(read)
 

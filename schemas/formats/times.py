@@ -15,14 +15,12 @@ from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 _from_iso: Final = datetime.fromisoformat
-_usual_length: Final = 28
-_usual_sign: Final = 23
 _from_timestamp: Final = datetime.fromtimestamp
 _NEVER: Final = ("", "<null>", "(null)")
-_first: Final = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
-_last: Final = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
-_first_microsecond: Final = int(_first) * 1_000_000
-_last_microsecond: Final = int(_last) * 1_000_000
+first_second: Final = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
+last_second: Final = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
+first_microsecond: Final = int(first_second) * 1_000_000
+last_microsecond: Final = int(last_second) * 1_000_000
 _rounding: Final = timedelta(seconds=1, microseconds=1)  # whole seconds, cut or rounded
 _start_tolerance: Final = timedelta(seconds=2)  # a channel is named by its second; its record begins with it
 
@@ -33,7 +31,7 @@ class TimeError(ValueError):
 
 def from_seconds(value: object) -> datetime | None:
     """An instant from an epoch in seconds, with any decimals; None for absent, empty or 0 (it did not happen)."""
-    if value.__class__ is float and _first <= value < _last:
+    if value.__class__ is float and first_second <= value < last_second:
         return _from_timestamp(value, UTC)
     return _instant(value, 1)
 
@@ -45,7 +43,7 @@ def from_milliseconds(value: object) -> datetime | None:
 
 def from_microseconds(value: object) -> datetime | None:
     """An instant from an epoch in microseconds; None for absent, empty or 0."""
-    if value.__class__ is int and _first_microsecond <= value < _last_microsecond:
+    if value.__class__ is int and first_microsecond <= value < last_microsecond:
         return _from_timestamp(value / 1_000_000, UTC)
     return _instant(value, 1_000_000)
 
@@ -60,30 +58,11 @@ def _instant(value: Any, units_a_second: int) -> datetime | None:  # noqa: ANN40
         if value in _NEVER:
             return None
         raise TimeError("no epoch time") from None
-    if _first <= seconds < _last:
+    if first_second <= seconds < last_second:
         return _from_timestamp(seconds, UTC)
     if seconds == 0:
         return None
     raise TimeError("an epoch time of another unit, or of another century")
-
-
-def in_utc(text: str) -> datetime:
-    """The instant of an ISO 8601 time with an offset.
-
-    Raises:
-        ValueError, OverflowError: it is none, or has no offset.
-    """
-    if len(text) == _usual_length and text[_usual_sign] in "+-":  # 2026-10-10T07:59:57.000-0400
-        return _from_iso(text[:_usual_sign] + "Z") - _offset(text[_usual_sign:])
-    moment = _from_iso(text)
-    if moment.tzinfo is None:
-        raise TimeError("a time without offset")
-    return moment.astimezone(UTC)
-
-
-@lru_cache(maxsize=256)
-def _offset(text: str) -> timedelta:
-    return _from_iso(f"2000-01-01T00:00:00{text}").utcoffset() or timedelta(0)
 
 
 def candidates(text: str, zone: ZoneInfo | None) -> tuple[datetime, ...]:

@@ -89,6 +89,16 @@ def test_no_bytes_make_it_raise(dialect: Dialect, value: bytes) -> None:
 
 
 @each_dialect
+@pytest.mark.parametrize("opened", [b"[", b'{"a":'])
+def test_no_depth_makes_it_raise(dialect: Dialect, opened: bytes) -> None:
+    for value in fixtures_of(dialect).messages.values():
+        within, after = value.find(b"{") + 1, value.find(b":") + 1
+        _check_laws(dialect, value[:after] + opened * 50_000)
+        _check_laws(dialect, value[:within] + b'"x":' + opened * 50_000)
+        _check_laws(dialect, value[:within] + b'"x":' + b"[" * 50_000 + b"]" * 50_000 + b"," + value[within:])
+
+
+@each_dialect
 @given(choice=st.randoms(use_true_random=False))
 @settings(max_examples=50, deadline=None)
 def test_no_damaged_message_makes_it_raise(dialect: Dialect, choice: random.Random) -> None:

@@ -30,7 +30,7 @@ def input_(topic: str, kind: str, format_: dict[str, Any] | str, **more: Any) ->
 
 @pytest.fixture
 def carrier(database: Engine) -> Iterator[World]:
-    """A customer with a shared address and a number, and inputs in four dialects."""
+    """A customer with a shared address and a number, and inputs in six dialects."""
     by_context = {"by": "context", "inbound": ["from-pstn*"], "outbound": ["from-customer*"]}
     inputs = [
         input_(
@@ -47,9 +47,28 @@ def carrier(database: Engine) -> Iterator[World]:
             sip_context=False,
         ),
         input_(
+            "freeswitch.events",
+            "calls",
+            {"name": "freeswitch_event", "direction": {"by": "trunk", "outbound": ["customers"]}},
+            sip_context=False,
+        ),
+        input_(
             "opensips", "calls", {"name": "opensips_cdr", "switch": "sbc-lon-1", "direction": "directory"}
         ),
     ]
+    yield from _carrier(database, inputs)
+
+
+@pytest.fixture
+def tapped(database: Engine) -> Iterator[World]:
+    """The same customer; SIP is captured at every hop."""
+    dialogs = {"name": "kamailio", "switch": "sbc-nyc-1", "direction": "directory"}
+    yield from _carrier(
+        database, [input_("kamailio.cdr", "calls", dialogs), input_("hep", "sip", {"name": "hep"})]
+    )
+
+
+def _carrier(database: Engine, inputs: list[dict[str, Any]]) -> Iterator[World]:
     world = World(database, inputs=inputs)
     account = world.account()
     tenant = world.tenant(account, TENANT)
@@ -98,6 +117,27 @@ def test_a_freeswitch_call_with_its_legs_and_resends_is_billed_once(carrier: Wor
         ("duplicate", ""): 5,
         ("ignored", "b_leg"): 4,
         ("ignored", "loopback_leg"): 2,
+    }
+
+
+def test_a_freeswitch_call_told_by_its_events_is_billed_once(carrier: World) -> None:
+    names = (
+        "answer",
+        "hangup",
+        "b_leg",
+        "hangup_complete",
+        "again_with_another_cause",
+        "heartbeat",
+        "url_encoded",
+    )
+    call = messages("calls", "freeswitch_event", *[f"{name}.json" for name in names])
+    carrier.receive(*call, at=NOON, topic="freeswitch.events")
+    assert [each[1:] for each in posted(carrier)] == [("outbound", TENANT, 131)]
+    assert carrier.outcomes() == {
+        ("posted", ""): 1,
+        ("duplicate", ""): 2,
+        ("ignored", "interim_event"): 3,
+        ("ignored", "b_leg"): 1,
     }
 
 
@@ -188,6 +228,28 @@ def test_a_record_without_its_header_waits_for_its_invite_in_the_switchs_own_for
         ("context", ""): 2,
         ("ignored", "sip_not_invite"): 1,
         ("ignored", "tombstone"): 1,
+    }
+
+
+def test_an_invite_captured_at_every_hop_tells_one_call_its_tenant(tapped: World) -> None:
+    names = ("invite", "same_capture_again", "next_hop", "trying", "reinvite", "register", "rtcp")
+    captured = messages("sip", "hep", *[f"{name}.json" for name in names])
+    tapped.receive(*captured, at=NOON, topic="hep")
+    tapped.receive(*captured, at=NOON, topic="hep", partition=1)
+    call = cdr(call_id="hep-1@192.0.2.10", tenant="<null>")
+    tapped.receive(call, call, at=NOON + timedelta(seconds=1), topic="kamailio.cdr")
+    tapped.receive(None, at=NOON + timedelta(minutes=9), topic="hep")
+    tapped.receive(None, at=NOON + timedelta(minutes=9), topic="hep", partition=1)
+    tapped.resolve()
+    assert [each[2] for each in posted(tapped)] == [TENANT]
+    outcomes = tapped.outcomes()
+    assert (outcomes["posted", ""], outcomes["duplicate", ""], outcomes["context", ""]) == (1, 1, 6)
+    assert {reason: count for (outcome, reason), count in outcomes.items() if outcome == "ignored"} == {
+        "sip_response": 2,
+        "sip_not_initial": 2,
+        "sip_not_invite": 2,
+        "not_sip": 2,
+        "tombstone": 2,
     }
 
 

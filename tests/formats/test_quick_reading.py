@@ -1,11 +1,12 @@
 """The quick way in which a format reads a usual message says what its own way says.
 
-A blank before the time at which the call began is read by both formats' own ways alone, and means nothing there.
+A blank before a time is read by a format's own way alone, and means nothing there.
 """
 
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any, Final
 
 import pytest
@@ -17,17 +18,51 @@ from schemas.records import CallRecord
 from tests.formats.folders import fixtures_of
 from tests.formats.mutations import values_of
 
-_START: Final = {
+_TIME: Final = {
+    "asterisk_cdr": "answer",
     "freeswitch_event": "variable_start_uepoch",
     "freeswitch_json_cdr": "start_uepoch",
     "kamailio": "start_time",
+    "opensips_cdr": "time",
 }
 _ODD: Final = st.sampled_from(
-    ["null", " ", "1791633600126549", 1791633600126549, 1791633600.5, "inbound", "%3A"]
+    [
+        *(
+            "null",
+            " ",
+            "(null)",
+            " <null>",
+            "inbound",
+            "%3A",
+            "%2B12125550199",
+            "+12125550199 ",
+            "a%20b",
+            "401",
+        ),
+        *(
+            "1791633600126549",
+            1791633600126549,
+            1791633600.5,
+            1791633600,
+            "0",
+            0,
+            "1791633600",
+            3032,
+            "3032.5",
+            "-1",
+        ),
+        *(
+            "2026-10-10T12:00:00Z",
+            "2026-10-10T12:00:00.5+0200",
+            "2026-10-10T12:00:00",
+            "0001-01-01T00:00:00+14:00",
+        ),
+        *("x" * 1500, "x" * 2500, "loopback/a-b", "Local/a@b", "call_id=%40x&x_tenant=a%26b", "dialog"),
+    ]
 )
 each_dialect = pytest.mark.parametrize(
     "dialect",
-    [each for each in DIALECTS if each.kind == "calls" and each.name in _START],
+    [each for each in DIALECTS if each.kind == "calls" and each.name in _TIME],
     ids=lambda each: each.name,
 )
 
@@ -51,18 +86,24 @@ def test_whatever_a_message_says_both_ways_read_the_same(dialect: Dialect, data:
         document = json.loads(value)
     except ValueError:
         return
-    fields = document.get("variables", document)
+    fields = _fields(document)
     for name in data.draw(st.lists(st.sampled_from(sorted(fields)), max_size=3, unique=True)):
         fields[name] = data.draw(_ODD | values_of)
     assert decode(json.dumps(document).encode()) == decode(_the_long_way(dialect, document))
 
 
 def _the_long_way(dialect: Dialect, document: dict[str, Any]) -> bytes:
-    fields = document.get("variables", document)
-    start = fields.get(_START[dialect.name])
-    if isinstance(start, str) and start.strip() not in {"", "<null>", "(null)"}:
-        fields[_START[dialect.name]] = f" {start}"
+    fields = _fields(document)
+    time = fields.get(_TIME[dialect.name])
+    if time.__class__ in {str, int, float} and str(time).strip() not in {"", "<null>", "(null)"}:
+        fields[_TIME[dialect.name]] = f" {time}"
     return json.dumps(document).encode()
+
+
+def _fields(document: dict[str, Any]) -> dict[str, Any]:
+    """Where a message has its fields: FreeSWITCH in variables, OpenSIPS in parameters."""
+    inner = document.get("variables", document.get("params", document))
+    return inner if isinstance(inner, dict) else document
 
 
 @pytest.mark.parametrize("absent", ["", "<null>"])
@@ -74,3 +115,24 @@ def test_a_dialog_without_the_time_of_its_invite_keeps_its_start_as_written(abse
     )
     assert isinstance(decoded, CallRecord)
     assert decoded.id == "a84b4c76e66710@192.0.2.10;1791633600.230"
+
+
+@pytest.mark.parametrize(
+    "field", ["sip_from_user", "sip_h_X-Tenant", "sip_network_ip", "channel_name", "switchname"]
+)
+def test_long_texts_are_not_remembered(field: str) -> None:
+    """Were they, whoever sends long headers would fill the memory of the worker."""
+    dialect = next(each for each in DIALECTS if each.name == "freeswitch_json_cdr")
+    document = json.loads(fixtures_of(dialect).messages["plain.json"])
+    where = document if field == "switchname" else document["variables"]
+    decode = fixtures_of(dialect).decode
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            where[field] = f"{number}" + "x" * 100_000
+            decode(json.dumps(document).encode())
+        where = document = {}
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000

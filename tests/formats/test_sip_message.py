@@ -73,6 +73,34 @@ VALID: Final = {
         with_("sip:+12125550199@term", "sip:sips%3Auser%40example.com@term"),
         READ,
     ),
+    "an escaped NUL in the addresses": (
+        PLAIN.replace("sip:+12125550199@", "sip:null-%00-null@"),
+        READ,
+    ),
+    "a body of several parts, binary": (
+        with_(
+            "Content-Length: 0\r\n\r\n",
+            "Content-Length: 26\r\n\r\n--x\r\n\x00\x01\ufffd\r\n i: two\r\n\r\n--x--",
+        ),
+        READ,
+    ),
+    "addresses of schemes that nobody knows": (
+        PLAIN.replace(
+            "sip:+12125550199@term.example.net", "nobodyKnowsThisScheme:totallyopaquecontent"
+        ).replace("To: <sip:", "To: <isbn:"),
+        READ,
+    ),
+    "every compact form": (
+        PLAIN.replace("Via", "v")
+        .replace("From", "f")
+        .replace("To:", "t:")
+        .replace("Call-ID", "I")
+        .replace("Contact", "M")
+        .replace("Content-Length", "L"),
+        READ,
+    ),
+    "a colon in the next line": (with_("Call-ID:", "Call-ID\r\n :"), READ),
+    "a thousand blanks before a colon": (with_("Call-ID:", "Call-ID" + " \t" * 500 + ":"), READ),
     "a method that looks escaped is another method": (
         PLAIN.replace("INVITE", "RE%47IST%45R"),
         SipMessage("RE%47IST%45R", "one@example.com", 7, None, "big.example.com"),
@@ -176,6 +204,8 @@ BROKEN: Final = {
     "two CSeqs": with_("CSeq", "CSeq: 8 INVITE\r\nCSeq"),
     "two Tos": with_("CSeq", "t: <sip:other@example.com>\r\nCSeq"),
     "two lengths": with_("CSeq", "l: 0\r\nCSeq"),
+    "a name that goes on in the next line": with_("INVITE sip:", "INVITE\r\n sip:"),
+    "a name of a header without a colon": PLAIN.replace("\r\n", "\n").replace("CSeq", "Contact\nCSeq"),
     "a line that is no header": with_("CSeq", "hello\r\nCSeq"),
     "digits of another script": with_("CSeq: 7", "CSeq: \u0667"),
     "nothing": "",
@@ -204,6 +234,9 @@ def test_what_is_broken_is_refused(point: str) -> None:
         ("X-Tenant:\r\n\ta", "a"),
         ("X-Tenant:", None),
         ("X-accountcode: a", None),
+        ("X-Tenant\u00a0: a", None),
+        ("X-Unread: b\r\n X-Tenant: c\r\nX-Tenant: a", "a"),
+        ("X-Tenant: a\r\n  b\r\n\tc", "a b c"),
         ("X-Tenant: a\x01b", "a\ufffdb"),
         ("X-Tenant: a\ud800", "a\ufffd"),
     ],
@@ -220,6 +253,8 @@ HOSTILE: Final = {
     "angle brackets": "<" * 120_000,
     "folds": "\r\n " * 60_000,
     "headers": "a:\r\n" * 40_000,
+    "repeated headers": "\r\nv:a\r\nm:<a:b>\r\nx-tenant:a" * 7_000 + "\r\n",
+    "folded headers": "\r\nx-tenant:a\r\n b" * 12_000 + "\r\n",
     "quoted separators": '";' * 60_000,
     "separators": ", ;" * 60_000,
 }
