@@ -169,6 +169,7 @@ class StripeGateway:
             "automatic_tax": {"enabled": facts.taxes},
             "collection_method": facts.collection,
             "pending_invoice_items_behavior": "exclude",
+            "discounts": "",  # left out, a coupon of the customer's would make it another invoice than the statement's
             "metadata": {"request": facts.reference},
         }
         if facts.statement_id is not None:

@@ -284,6 +284,21 @@ def test_a_customer_that_existed_is_used_and_left_alone(world: World) -> None:
     assert (world.refresh(may), world.listed(may).reason) == (State.SENT, "paid")
 
 
+def test_a_coupon_that_a_customer_has_in_stripe_lessens_no_invoice(world: World) -> None:
+    tenant_id = world.tenant()
+    world.bill(tenant_id, utc(2026, 5, 1))
+    theirs = world.sandbox.books(STRIPE_ACCOUNT).create_customer({"email": "old@example.com"})
+    theirs["discount"] = {"coupon": {"percent_off": 10}}
+    with world.engine.begin() as connection:
+        customer_store.save_customer(
+            connection, tenant_id, STRIPE_ACCOUNT, theirs["id"], "theirs", world.clock()
+        )
+    world.work(world.received(BUSY))
+    (invoice,) = world.in_stripe()
+    assert (invoice["subtotal"], invoice["total"]) == (12_00, 12_00)
+    assert theirs["discount"] == {"coupon": {"percent_off": 10}}
+
+
 def test_auto_charge_without_a_payment_method_is_sent_with_terms_and_that_is_said(world: World) -> None:
     world.bill(world.tenant(), utc(2026, 5, 1), profile(auto_charge=True, terms_days=10))
     may = world.received(BUSY)
