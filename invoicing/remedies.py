@@ -7,6 +7,7 @@ from typing import Final
 from invoicing.states import State
 
 _RETRY: Final = "invoice retry"
+_ANEW: Final = f"or delete the draft there: the first {_RETRY} finds it gone, the second makes it anew"
 _BY_REASON: Final = {
     "no_stripe_link": "stripe link (this month's go on by themselves), invoice retry for earlier ones",
     "unlinked": "stripe link (this month's go on by themselves), invoice retry for earlier ones",
@@ -20,8 +21,8 @@ _BY_REASON: Final = {
 }
 _BY_STATE: Final = {
     State.NOT_BILLED: "profile apply (bills from the next statement on); for this month invoice one-time --month",
-    State.HELD: f"mend it in Stripe, or tenant change and validate-address, then {_RETRY}",
-    State.FAILED: f"mend what Stripe refuses, then {_RETRY}",
+    State.HELD: f"mend it in Stripe, or tenant change and validate-address, then {_RETRY}; {_ANEW}",
+    State.FAILED: f"mend what Stripe refuses, then {_RETRY}; a customer that is gone: stripe customer first; {_ANEW}",
     State.FINALIZATION_FAILED: f"mend what Stripe refuses, then {_RETRY}",
     State.DELETED: f"{_RETRY} makes it anew",
 }

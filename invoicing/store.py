@@ -204,12 +204,16 @@ def begin_drafting(
     return True
 
 
-def note(connection: Connection, row: InvoiceRow, notice: str | None, stripe_invoice: str) -> None:
-    """Keep the draft's id on the row, and what went otherwise than the profile asked."""
-    connection.execute(
-        text("update invoices set notice = :notice, stripe_invoice = :stripe_invoice where id = :id"),
-        {"id": row.id, "notice": notice, "stripe_invoice": stripe_invoice},
+def keep_draft(connection: Connection, row: InvoiceRow, stripe_invoice: str) -> bool:
+    """Keep the draft's id on the row. False: someone else moved it, or began it anew, meanwhile."""
+    kept = connection.execute(
+        text(
+            "update invoices set stripe_invoice = :stripe_invoice "
+            "where id = :id and state = :state and generation = :generation"
+        ),
+        {"id": row.id, "state": row.state, "generation": row.generation, "stripe_invoice": stripe_invoice},
     )
+    return kept.rowcount == 1
 
 
 def postpone(connection: Connection, row: InvoiceRow, wait: timedelta, reason: str, now: datetime) -> None:
