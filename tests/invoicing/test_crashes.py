@@ -188,7 +188,7 @@ def test_two_invoicers_across_midnight_ask_for_the_same_draft(world: World, may:
     world.sandbox.set_faults({"action": "slow", "seconds": 1.0, "path": "/v1/invoices$"})
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(world.work, may)
-        while world.sandbox.requests < 3:  # find the customer, make it, begin the draft
+        while world.sandbox.requests < 3 and not first.done():  # find the customer, make it, begin the draft
             time.sleep(0.01)
         world.clock.move(utc(2026, 6, 26, 0, 1))
         world.work(may)

@@ -21,6 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner
 
+import pipeline.invoicer
 from deploy.stack.broker import Broker
 from deploy.stack.child import Child
 from invoicing.listing_store import list_refused_events
@@ -42,7 +43,7 @@ from tests.conftest import MakeTopics
 from tests.invoicing.builders import World, statement, usage, utc
 
 BUSY = usage(seconds=60_000, cost="9.50")
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 
 
 def event(body: Statement) -> bytes:
@@ -128,6 +129,31 @@ def test_events_become_invoices_and_what_cannot_be_read_is_kept_and_stops_nothin
     with world.engine.begin() as connection:
         reasons = [refused.reason for refused in list_refused_events(connection)]
     assert reasons == ["malformed", "unknown_version", "unknown_version", "no_such_statement", "other_bytes"]
+
+
+def test_a_fault_of_ours_while_events_are_taken_ends_no_consumer(
+    world: World, kafka: Broker, topics: MakeTopics, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = topics(statements=1)["statements"]
+    body = statement(BUSY)
+    world.bill(world.tenant(), utc(2026, 5, 1))
+    world.close(body, world.clock())
+    publish(kafka, topic, event(body))
+    faults = iter([ValueError("of a kind that nobody thought of")])
+    take = pipeline.invoicer.take_event
+
+    def taken(*arguments: Any) -> Any:
+        for fault in faults:
+            raise fault
+        return take(*arguments)
+
+    monkeypatch.setattr(pipeline.invoicer, "take_event", taken)
+    monkeypatch.setattr(pipeline.invoicer, "CONSUMER_REST_SECONDS", 0.1)
+    wanted = settings(
+        kafka_bootstrap_servers=kafka.bootstrap_servers, statements_topic=topic, stripe_api_base=sandbox.url
+    )
+    with running(world, wanted):
+        eventually(lambda: scheduled(world) == 1)
 
 
 def test_one_accounts_outage_does_not_hold_up_another(
