@@ -32,7 +32,8 @@ def link_stripe(connection: Connection, account_id: int, stripe_account: str, no
     """Link an account's Stripe account (I11).
 
     Raises:
-        SetupRefusedError: one is linked already, the id is no Stripe account's, or its currency has no phantom fee (I6).
+        SetupRefusedError: one is linked already, the id is no Stripe account's, it is another account's, or the account's
+            currency has no phantom fee (I6).
     """
     if not stripe_account.startswith("acct_"):
         raise SetupRefusedError(f"{stripe_account!r} is not the id of a Stripe account (acct_…)")
@@ -44,6 +45,17 @@ def link_stripe(connection: Connection, account_id: int, stripe_account: str, no
     linked = link_in_force(connection, account_id)
     if linked is not None:
         raise SetupRefusedError(f"{linked.stripe_account} is linked already; unlink it first")
+    others = connection.scalar(
+        text(
+            "select a.code from stripe_links l join accounts a on a.id = l.account_id "
+            "where l.stripe_account = :stripe_account and l.unlinked_at is null"
+        ),
+        {"stripe_account": stripe_account},
+    )
+    if others is not None:
+        raise SetupRefusedError(
+            f"{stripe_account} is linked to account {others!r}; its invoices would be sent from there"
+        )
     refuse_currency(currency)
     connection.execute(
         text(

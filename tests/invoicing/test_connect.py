@@ -71,6 +71,14 @@ def test_after_unlinking_nothing_more_is_asked_and_what_was_scheduled_stays_stri
     assert invoice["status"] == "open", "Stripe sends what was scheduled, without us"
 
 
+def test_one_accounts_stripe_is_linked_to_no_other(world: World, type_: CommandLine) -> None:
+    world.account("other", None)
+    refused = type_("stripe", "link", "other", STRIPE_ACCOUNT, code=1).err
+    assert "is linked to account 'reseller'" in refused
+    type_("stripe", "unlink", "reseller")
+    type_("stripe", "link", "other", STRIPE_ACCOUNT)
+
+
 def test_linking_again_resumes_what_is_due_this_month_and_earlier_months_wait_for_a_word(
     world: World,
 ) -> None:
