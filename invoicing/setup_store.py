@@ -148,12 +148,19 @@ def profile_versions(connection: Connection, tenant_id: int) -> list[ProfileVers
     """All versions of a tenant's billing profile, oldest first."""
     rows = connection.execute(
         text(
-            "select id, made_at, ended_at, definition from billing_profiles where tenant_id = :id order by made_at"
+            "select p.id, p.made_at, p.ended_at, p.definition, t.ended_at as tenant_ended_at from billing_profiles p "
+            "join tenants t on t.id = p.tenant_id where p.tenant_id = :id order by p.made_at"
         ),
         {"id": tenant_id},
     )
     return [
-        ProfileVersion(row.id, row.made_at, row.ended_at, BillingProfile.model_validate(row.definition))
+        ProfileVersion(
+            row.id,
+            row.made_at,
+            row.ended_at,
+            BillingProfile.model_validate(row.definition),
+            row.tenant_ended_at,
+        )
         for row in rows
     ]
 

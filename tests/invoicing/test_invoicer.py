@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
+from sqlalchemy import text
 
 from invoicing import customer_store, setup_store
 from invoicing.news_store import Receipt
@@ -105,6 +106,29 @@ def test_a_profile_that_ended_while_its_invoice_was_still_to_be_made_bills_it(wo
     world.clock.move(utc(2026, 6, 25))
     world.work(may)
     assert world.listed(may).send_at == utc(2026, 6, 25, 0, 5), "its day is past: at once"
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "cents"),
+    [(utc(2026, 4, 10), 12_00), (utc(2026, 5, 1), 12_00), (utc(2026, 5, 1, 0, 1), 37_00)],
+)
+def test_an_ended_tenant_pays_for_late_usage_and_for_no_flat_item_of_a_month_it_did_not_see(
+    world: World, ended_at: datetime, cents: int
+) -> None:
+    tenant_id = world.tenant()
+    flat = {"kind": "flat", "description": "Platform", "price": "25"}
+    world.bill(tenant_id, utc(2026, 3, 1), profile(flat, {**OUTBOUND, "price": "0.012"}))
+    with world.engine.begin() as connection:
+        connection.execute(text("alter table tenants disable trigger all"))
+        connection.execute(
+            text("update tenants set ended_at = :at where id = :id"), {"at": ended_at, "id": tenant_id}
+        )
+    may = world.received(usage(seconds=60_000, cost="9.50", period="2026-04", late=True))
+    world.work(may)
+    assert [invoice["subtotal"] for invoice in world.in_stripe()] == [cents]
+    nothing = world.received(period="2026-06")
+    world.work(nothing)
+    assert world.listed(nothing).state == State.NOTHING_TO_BILL
 
 
 def test_a_billing_day_already_past_sends_at_once(world: World) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing.lines import InvoiceLine, exact_charge, invoice_lines
+from invoicing.lines import InvoiceLine, exact_charge, product_lines
 from invoicing.plan import ToBill, plan_invoice
 from invoicing.preview import Chosen, choose_version, preview_statement
 from invoicing.schedule import ProfileVersion
@@ -138,7 +138,7 @@ def test_each_line_is_traced_back_to_the_statements_lines_that_it_counts(
     ]
     body = statement(*lines, numbers=HELD, peak=peak)
     without_allowance = [each for each in EVERY_PRODUCT if "included_minutes" not in each]
-    for line in invoice_lines(body, profile(*without_allowance)):
+    for line in product_lines(body, profile(*without_allowance).products):
         assert _counted(line, sources(line, body)) == line.quantity
         assert exact_charge(line.quantity, line.unit, line.unit_price) > 0
 
