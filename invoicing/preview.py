@@ -113,8 +113,10 @@ def preview_statement(
     )
 
 
-def preview_one_time(plan: ToBill, account: str, tenant: str, month: str, currency: str) -> Preview:
-    """A one-time invoice; it has no statement of its own, so it costs no phantom fee."""
+def preview_one_time(
+    plan: ToBill, account: str, tenant: str, month: str, currency: str, fee: Decimal | None
+) -> Preview:
+    """A one-time invoice; `fee` is what sending it costs the account (I6)."""
     return Preview(
         account=account,
         tenant=tenant,
@@ -126,7 +128,7 @@ def preview_one_time(plan: ToBill, account: str, tenant: str, month: str, curren
         subtotal_minor=plan.subtotal_minor,
         send_at=plan.send_at,
         terms=plan.terms,
-        phantom_fee=None,
+        phantom_fee=fee,
         problem=None,
         notes=(),
     )

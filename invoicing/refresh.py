@@ -12,10 +12,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from invoicing import setup_store, store
+from invoicing import fee_store, setup_store, store
 from invoicing.invoicer import Invoicer, backoff
 from invoicing.outcomes import Ok, Outcome, RefusedForGood, RefusedPermission, TemporaryFailure
-from invoicing.phantom import phantom_fee
 from invoicing.remote import RemoteInvoice
 from invoicing.states import AWAITED, State
 from invoicing.store import InvoiceRow
@@ -105,9 +104,8 @@ def _note(connection: Connection, row: InvoiceRow, reading: Reading, now: dateti
         connection, row, reading.state, now, reason=reading.reason, due_at=next_look, changes=changes
     ):
         return None
-    if reading.evidence is not None and row.statement_id is not None:
-        facts = store.statement_facts(connection, row.statement_id)
-        fee = phantom_fee(facts.usage_cost, facts.currency)
-        if fee is not None:
-            store.record_fee(connection, row, fee, reading.evidence, now)
+    if reading.evidence is not None:
+        judged = fee_store.judged_by(connection, row.id)
+        if judged is not None and judged.fee is not None:
+            fee_store.record_fee(connection, row.id, judged, judged.fee, reading.evidence, now)
     return reading.state

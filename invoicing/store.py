@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -224,24 +224,6 @@ def postpone(connection: Connection, row: InvoiceRow, wait: timedelta, reason: s
             "where id = :id and state = :state"
         ),
         {"id": row.id, "state": row.state, "due_at": now + wait, "reason": reason, "now": now},
-    )
-
-
-def record_fee(
-    connection: Connection,
-    row: InvoiceRow,
-    amount: Decimal,
-    evidence: Literal["sent", "assumed"],
-    now: datetime,
-) -> None:
-    """Charge the account its phantom fee for this statement's invoice, once (I6)."""
-    connection.execute(
-        text(
-            "insert into phantom_fees (statement_id, account_id, tenant_id, period, stripe_invoice, amount, currency, "
-            "evidence, made_at) select statement_id, account_id, tenant_id, period, stripe_invoice, :amount, currency, "
-            ":evidence, :now from invoices where id = :id on conflict (statement_id) do nothing"
-        ),
-        {"id": row.id, "amount": amount, "evidence": evidence, "now": now},
     )
 
 

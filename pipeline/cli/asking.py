@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 from sqlalchemy import Connection, Engine
 
-from invoicing import listing_store, one_time_store, setup_store, store
+from invoicing import fee_store, listing_store, one_time_store, setup_store, store
 from invoicing.invoicer import Invoicer
 from invoicing.listing_store import InvoiceListing
 from invoicing.one_time import NotAskedFor, OneTimeInvoice, Payer, plan_one_time
@@ -98,8 +98,9 @@ def invoice_one_time(
                 payer = one_time_store.payer(connection, tenant_id)
                 asked = _asked(file, item or [], tax_code, month, payer.currency)
                 plan = _plan(connection, asked, payer, database_now(connection))
+                shown = _shown(connection, tenant_id, plan, asked, payer)
                 if preview:
-                    _show(_shown(plan, asked, payer), as_json=as_json)
+                    _show(shown, as_json=as_json)
                     return
                 name = one_time_store.one_time_key(connection, tenant_id, asked, key, again=again)
                 made = one_time_store.ask_once(
@@ -108,7 +109,7 @@ def invoice_one_time(
         except SetupRefusedError as error:
             raise Refused(str(error)) from error
         if not as_json:
-            _show(_shown(plan, asked, payer), as_json=False)
+            _show(shown, as_json=False)
         _send(engine, account, made, as_json=as_json)
 
 
@@ -180,9 +181,14 @@ def _plan(connection: Connection, asked: OneTimeInvoice, payer: Payer, now: date
     return plan
 
 
-def _shown(plan: ToBill, asked: OneTimeInvoice, payer: Payer) -> Preview:
-    month = asked.month or str(Period.of(plan.send_at))
-    return preview_one_time(plan, payer.account, payer.tenant, month, payer.currency)
+def _shown(
+    connection: Connection, tenant_id: int, plan: ToBill, asked: OneTimeInvoice, payer: Payer
+) -> Preview:
+    month = Period.parse(asked.month) if asked.month else Period.of(plan.send_at)
+    judged = fee_store.judged_at(connection, tenant_id, month.first_day, plan.send_at)
+    owed = judged is not None and not fee_store.is_charged(connection, judged.statement_id)
+    fee = judged.fee if judged is not None and owed else None
+    return preview_one_time(plan, payer.account, payer.tenant, str(month), payer.currency, fee)
 
 
 def _send(engine: Engine, account: str, made: Asked, *, as_json: bool) -> None:
