@@ -18,7 +18,15 @@ from typing import Any, Final, Protocol, TypeVar
 import stripe
 
 from invoicing import readings
-from invoicing.outcomes import Ok, Outcome, Refusal, RefusedForGood, RefusedPermission, TemporaryFailure
+from invoicing.outcomes import (
+    NO_KEY,
+    Ok,
+    Outcome,
+    Refusal,
+    RefusedForGood,
+    RefusedPermission,
+    TemporaryFailure,
+)
 from invoicing.remote import (
     Customer,
     CustomerFacts,
@@ -354,7 +362,7 @@ def _refusal(error: stripe.StripeError) -> Refusal:
         late = isinstance(error, _NotSentError)
         return TemporaryFailure("its turn came too late" if late else "Stripe could not be reached")
     if isinstance(error, stripe.AuthenticationError):
-        return TemporaryFailure("Stripe does not accept our API key")
+        return TemporaryFailure(NO_KEY)
     if isinstance(error, stripe.PermissionError) or _code(error) in _LOST_ACCOUNT:
         return RefusedPermission(_reason(error))
     if isinstance(error, stripe.RateLimitError) or status == 409 or status >= 500:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from invoicing.states import State
+from invoicing.outcomes import NO_KEY
+from invoicing.states import AWAITED, State
 
 _RETRY: Final = "invoice retry"
 _ANEW: Final = f"or delete the draft there: the first {_RETRY} finds it gone, the second makes it anew"
@@ -32,5 +33,11 @@ def remedy(state: State, reason: str | None, *, paused: bool) -> str | None:
     """The command that resolves what an invoice waits for; None: nothing needs anybody."""
     if state is State.BLOCKED:
         return _BY_REASON.get(reason or "", _RETRY)
-    waits = state in {State.RECEIVED, State.DRAFTING, State.DRAFTED}
-    return "mend it in Stripe, then stripe resume" if waits and paused else _BY_STATE.get(state)
+    waits = state in {State.RECEIVED, State.DRAFTING, State.DRAFTED} or (
+        state in AWAITED and reason is not None  # its day has passed, and it could not be read
+    )
+    if waits and reason == NO_KEY:
+        return "set STRIPE_API_KEY to a key that Stripe accepts, and start the invoicer again"
+    if waits and paused:
+        return "mend it in Stripe, then stripe resume; or stripe unlink"
+    return _BY_STATE.get(state)
