@@ -20,8 +20,9 @@ from invoicing.preview import Basis, Preview, choose_version, preview_one_time, 
 from invoicing.profile import BillingProfile
 from invoicing.setup_store import SetupRefusedError
 from pipeline.cli import session
-from pipeline.cli.billing import account_id, find_tenant_id, read_file
+from pipeline.cli.billing import account_id, find_tenant_id
 from pipeline.cli.directory import AccountCode, AccountId
+from pipeline.cli.files import read_file
 from pipeline.cli.months import Month
 from pipeline.cli.output import AsJson, Refused, period_argument, print_json, say, show, show_one
 from pipeline.clock import utc_now
