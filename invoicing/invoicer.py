@@ -227,7 +227,10 @@ class Invoicer:
 
     def _unlinked(self, row: InvoiceRow) -> Worked:
         with self.engine.begin() as connection:
-            store.move(connection, row, State.BLOCKED, self.clock(), reason="unlinked")
+            elsewhere = setup_store.link_in_force(connection, row.account_id) is not None
+            stays = elsewhere and steps_store.perhaps_scheduled(connection, row)
+            reason = "perhaps_scheduled_elsewhere" if stays else "unlinked"
+            store.move(connection, row, State.BLOCKED, self.clock(), reason=reason)
         return Worked.DONE
 
     def _move(self, row: InvoiceRow, state: State, *, reason: str | None = None, **changes: object) -> bool:

@@ -12,6 +12,10 @@ _ANEW: Final = f"or delete the draft there: the first {_RETRY} finds it gone, th
 _BY_REASON: Final = {
     "no_stripe_link": "stripe link (this month's go on by themselves), invoice retry for earlier ones",
     "unlinked": "stripe link (this month's go on by themselves), invoice retry for earlier ones",
+    "perhaps_scheduled_elsewhere": (
+        "look in the Stripe account that was linked before: it may send this invoice; "
+        f"stripe unlink, stripe link that one again, then {_RETRY}"
+    ),
     "no_tenant_details": f"tenant change, tenant validate-address, then {_RETRY}",
     "no_billing_email": f"tenant change --email, then {_RETRY}",
     "address_not_validated": f"tenant validate-address, then {_RETRY}",

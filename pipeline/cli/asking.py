@@ -10,11 +10,12 @@ from uuid import UUID
 import typer
 from sqlalchemy import Connection, Engine
 
-from invoicing import fee_store, listing_store, one_time_store, setup_store, store
+from invoicing import customer_store, fee_store, listing_store, one_time_store, setup_store, store
 from invoicing.invoicer import Invoicer
 from invoicing.listing_store import InvoiceListing
 from invoicing.one_time import NotAskedFor, OneTimeInvoice, Payer, plan_one_time
 from invoicing.one_time_store import Asked
+from invoicing.phantom import CurrencyWithoutFeeError
 from invoicing.plan import ToBill
 from invoicing.preview import Basis, Preview, choose_version, preview_one_time, preview_statement
 from invoicing.profile import BillingProfile
@@ -53,7 +54,10 @@ def invoice_preview(
     trial = None if profile is None else read_file(profile, BillingProfile, "billing profile")
     grace = session.settings().grace
     with session.transaction("invoice preview") as connection:
-        found = _preview(connection, account, tenant, period_argument(month), trial, grace)
+        try:
+            found = _preview(connection, account, tenant, period_argument(month), trial, grace)
+        except CurrencyWithoutFeeError as error:
+            raise Refused(f"this account cannot send invoices: {error}") from error
     _show(found, as_json=as_json)
     if found.problem == "nothing_to_bill":
         say("nothing to bill: no invoice")
@@ -123,12 +127,12 @@ def _preview(
     grace: timedelta,
 ) -> Preview:
     tenant_id, now = find_tenant_id(connection, account, tenant), database_now(connection)
+    owner = account_id(connection, account)
     document = reading_store.statement_document(connection, period, account, tenant)
     if document is not None:
         statement = Statement.model_validate_json(document.body)
         generated_at = document.entry.generated_at
     else:
-        owner = account_id(connection, account)
         so_far = so_far_store.statement_so_far(connection, period, owner, tenant_id, now)
         if so_far is None:
             raise Refused(
@@ -144,7 +148,16 @@ def _preview(
         raise Refused(f"tenant {tenant!r} has no billing profile")
     basis: Basis = "closed" if document is not None else "so_far"
     notes = [_SO_FAR] if document is None else [] if row is None else [f"its invoice is {row.state}"]
+    notes += _hindrances(connection, owner, tenant_id)
     return preview_statement(statement, generated_at, chosen, basis, notes)
+
+
+def _hindrances(connection: Connection, account_id: int, tenant_id: int) -> list[str]:
+    """What must be mended before Stripe can be asked, whatever the month comes to."""
+    link = setup_store.link_in_force(connection, account_id)
+    unlinked = ["it cannot be sent yet: no Stripe account is linked"] if link is None else []
+    obstacle = customer_store.obstacle(customer_store.billing_details(connection, tenant_id))
+    return unlinked + ([f"it cannot be sent yet: {obstacle.replace('_', ' ')}"] if obstacle else [])
 
 
 def _asked(

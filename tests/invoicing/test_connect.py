@@ -119,6 +119,29 @@ def test_unlinked_between_two_requests_the_second_is_not_made(world: World) -> N
     )
 
 
+def test_what_the_former_stripe_account_may_send_is_never_made_in_the_next_one(world: World) -> None:
+    world.bill(world.tenant(), utc(2026, 5, 1))
+    may = world.received(BUSY)
+    world.sandbox.set_faults(
+        {"action": "status", "status": 503, "path": "/v1/invoices/", "commit": True}  # it was scheduled
+    )
+    world.work(may)
+    world.unlink()
+    assert world.link("acct_next") == 0
+    world.work(may)
+    listed = world.listed(may)
+    assert (listed.state, listed.reason) == (State.BLOCKED, "perhaps_scheduled_elsewhere")
+    assert "linked before" in str(listed.remedy)
+    world.retry(may)
+    world.work(may)
+    assert (world.listed(may).reason, world.in_stripe("acct_next")) == ("perhaps_scheduled_elsewhere", [])
+    world.unlink()
+    assert world.link() == 1
+    world.work(may)
+    assert world.listed(may).state == State.SCHEDULED
+    assert [invoice["auto_advance"] for invoice in world.in_stripe()] == [True]
+
+
 def test_every_request_names_the_accounts_own_stripe_and_none_takes_a_fee_or_touches_payment(
     world: World,
 ) -> None:
