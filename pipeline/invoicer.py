@@ -20,7 +20,8 @@ from confluent_kafka import Consumer, KafkaException, Message
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from invoicing.gateway import API_BASE, TIMEOUT_SECONDS, Limiter, StripeGateway
+from invoicing.door import TIMEOUT_SECONDS, Limiter
+from invoicing.gateway import API_BASE, StripeGateway
 from invoicing.invoicer import Invoicer
 from invoicing.news import RefusalReason, RefusedNews, StatementNews, read_news
 from invoicing.news_store import Receipt, receive_statement, refuse_event

@@ -13,7 +13,7 @@ import stripe
 from sqlalchemy import text
 
 from invoicing import customer_store
-from invoicing.gateway import _refusal
+from invoicing.refusals import refusal
 from invoicing.sandbox.desk import Answer, Request
 from invoicing.states import State
 from tests.invoicing.builders import OUTBOUND, STRIPE_ACCOUNT, World, profile, usage, utc
@@ -313,7 +313,7 @@ def test_the_key_is_in_no_output_no_table_and_no_command_line_of_a_run_that_fail
 
 def test_a_reason_that_stripe_gives_never_repeats_a_key() -> None:
     told = stripe.InvalidRequestError(f"Invalid key {KEY} or rk_live_abc", "key", http_status=400)  # type: ignore[no-untyped-call]
-    reason = _refusal(told).reason
+    reason = refusal(told).reason
     assert reason == "Invalid key sk_… or sk_…"
 
 

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import text
 
 from invoicing import setup_store
-from invoicing.gateway import StripeGateway, Unlimited
+from invoicing.door import Unlimited
+from invoicing.gateway import StripeGateway
 from invoicing.invoicer import Worked
 from invoicing.outcomes import Outcome
 from invoicing.states import State
