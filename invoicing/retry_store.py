@@ -43,7 +43,8 @@ def retry_invoice(
     if _is_made_anew(row, target):
         changes |= {"generation": row.generation + 1, "stripe_invoice": None, "notice": None}
     move(connection, row, target, now, changes=changes)
-    distrust_keys(connection, row, now)
+    if row.state is State.FAILED:  # elsewhere a request may still be under way, and its key finds it
+        distrust_keys(connection, row, now)
     return target
 
 

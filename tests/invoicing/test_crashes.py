@@ -228,6 +228,21 @@ def test_the_library_itself_repeats_a_lost_request_under_the_same_key(world: Wor
     assert len(world.in_stripe()) == 1
 
 
+def test_who_retries_a_waiting_invoice_does_not_overtake_a_request_that_is_still_under_way(
+    world: World, may: UUID
+) -> None:
+    hasty = world.gateway(timeout_seconds=(3, 0.2))
+    world.sandbox.set_faults({"action": "slow", "path": "/v1/invoices$", "seconds": 1.0})
+    assert world.work(may, hasty) is Worked.LATER
+    world.retry(may)
+    world.work(may, hasty)
+    while world.sandbox.traffic.under_way:
+        time.sleep(0.02)
+    world.work_until_settled(may)
+    assert_one_whole_invoice(world, may)
+    assert len(world.in_stripe()) == 1
+
+
 def test_an_outage_keeps_the_row_and_waits_longer_each_time(world: World, may: UUID) -> None:
     world.sandbox.set_faults(
         *({"action": "status", "method": m, "status": 503, "times": None} for m in ("GET", "POST"))
