@@ -146,3 +146,23 @@ def test_a_customer_that_people_deleted_is_replaced_by_the_one_they_link(
     world.work(may)
     assert world.listed(may).state == State.SCHEDULED
     assert [(each["customer"], each["auto_advance"]) for each in world.in_stripe()] == [(theirs, True)]
+
+
+def test_an_existing_customer_without_an_email_is_refused_until_it_has_one(world: World, may: UUID) -> None:
+    theirs = link_customer(world, world.tenants["bigcustomer.mypbx.com"], email=None)
+    world.work(may)
+    assert (world.listed(may).state, "Missing email" in str(world.listed(may).reason)) == (State.FAILED, True)
+    world.sandbox.books(STRIPE_ACCOUNT).customers[theirs]["email"] = "theirs@example.com"
+    world.retry(may)
+    world.work(may)
+    assert world.listed(may).state == State.SCHEDULED
+
+
+def test_an_old_kind_of_payment_source_is_a_payment_method_too(world: World) -> None:
+    tenant_id = world.tenant()
+    world.bill(tenant_id, utc(2026, 5, 1), profile(*TWO_LINES, auto_charge=True))
+    link_customer(world, tenant_id, default_source="card_1")
+    may = world.received(BUSY)
+    world.work(may)
+    (invoice,) = world.in_stripe()
+    assert (invoice["collection_method"], world.listed(may).notice) == ("charge_automatically", None)

@@ -34,6 +34,16 @@ def test_half_a_cent_is_rounded_up() -> None:
     assert only_line(profile({**OUTBOUND, "price": "0.005"}), usage(seconds=60)).amount_minor == 1
 
 
+@pytest.mark.parametrize(
+    ("currency", "quantity", "minor"),
+    [("JPY", "149", 1), ("JPY", "150", 2), ("USD", "150", 150), ("KWD", "0.149", 1), ("KWD", "0.15", 2)],
+)
+def test_an_amount_is_rounded_to_its_currencys_own_smallest_unit(
+    currency: str, quantity: str, minor: int
+) -> None:
+    assert charge_minor(Decimal(quantity), "item", Decimal("0.01"), currency) == minor
+
+
 def test_classes_of_one_product_share_its_included_minutes() -> None:
     minutes = {
         "kind": "minutes",

@@ -291,6 +291,24 @@ def test_an_account_is_worked_on_by_one_process_until_its_connection_is_lost(wor
     others.close()
 
 
+def test_what_another_process_is_at_work_on_is_left_to_it_and_not_waited_for(
+    world: World, sandbox: Sandbox
+) -> None:
+    taken_id, (theirs,) = an_account_of(world, "taken", 1)
+    _, (ours,) = an_account_of(world, "free", 1)
+    others, stop = AccountLocks(world.engine), threading.Event()
+    assert others.take(taken_id)
+    wanted = settings(stripe_api_base=sandbox.url, stripe_api_key=None)
+    thread = threading.Thread(target=work_off, args=(wanted, world.engine, stop, lambda _: None, world.clock))
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    ended, _ = not thread.is_alive(), stop.set()
+    thread.join()
+    others.close()
+    assert ended
+    assert (world.listed(theirs).state, world.listed(ours).state) == (State.RECEIVED, State.SCHEDULED)
+
+
 def test_how_far_an_account_is_and_how_long_it_may_take_is_told(world: World, sandbox: Sandbox) -> None:
     an_account_of(world, "told", 5)
     told: list[Standing] = []
