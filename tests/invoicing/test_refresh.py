@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from invoicing import setup_store
+from invoicing.invoicer import NO_PAYMENT_METHOD
+from invoicing.refresh import CHANGED
 from invoicing.states import State
-from tests.invoicing.builders import STRIPE_ACCOUNT, World, usage, utc
+from tests.invoicing.builders import STRIPE_ACCOUNT, World, profile, usage, utc
 
 HALF_PAST = utc(2026, 6, 20, 12, 30)
 
@@ -98,4 +100,53 @@ def test_a_draft_that_stripe_could_not_finalise_is_said(world: World) -> None:
     assert world.retry(may) == State.DRAFTING
     world.work(may)
     world.clock.move(utc(2026, 6, 20, 14))
+    assert world.refresh(may) == State.SENT
+
+
+def test_what_people_changed_after_it_was_scheduled_is_said(world: World) -> None:
+    world.bill(world.tenant(), utc(2026, 5, 1))
+    may = world.received(usage(seconds=60_000, cost="9.50"))
+    world.work(may)
+    books, stripe_invoice = world.sandbox.books(STRIPE_ACCOUNT), str(world.listed(may).stripe_invoice)
+    customer = world.in_stripe()[0]["customer"]
+    books.create_item({"customer": customer, "invoice": stripe_invoice, "currency": "usd", "amount": "500"})
+    world.clock.move(HALF_PAST)
+    assert world.refresh(may) == State.SENT
+    assert world.listed(may).notice == CHANGED
+
+
+def test_a_notice_of_the_drafting_is_not_lost_when_it_is_read_that_it_went_out(world: World) -> None:
+    world.bill(world.tenant(), utc(2026, 5, 1), profile(auto_charge=True))
+    may = world.received(usage(seconds=60_000, cost="9.50"))
+    world.work(may)
+    world.clock.move(HALF_PAST)
+    assert world.refresh(may) == State.SENT
+    assert world.listed(may).notice == NO_PAYMENT_METHOD
+
+
+def test_a_draft_that_someone_stopped_in_stripe_is_said_and_goes_on_when_retried(world: World) -> None:
+    world.bill(world.tenant(), utc(2026, 5, 1))
+    may = world.received(usage(seconds=60_000, cost="9.50"))
+    world.work(may)
+    (invoice,) = world.in_stripe()
+    invoice["auto_advance"] = False
+    world.clock.move(HALF_PAST)
+    assert world.refresh(may) == State.FINALIZATION_FAILED
+    assert "auto_advance is off" in str(world.listed(may).reason)
+    world.retry(may)
+    world.work(may)
+    world.clock.move(HALF_PAST + timedelta(hours=1))
+    assert world.refresh(may) == State.SENT
+
+
+def test_stripe_is_given_a_day_to_finalise_what_it_has_not_refused(world: World) -> None:
+    world.bill(world.tenant(), utc(2026, 5, 1))
+    may = world.received(usage(seconds=60_000, cost="9.50"))
+    world.work(may)
+    world.clock.now = HALF_PAST  # Stripe's own clock is behind
+    assert world.refresh(may) is None
+    assert (world.listed(may).state, world.listed(may).reason) == (State.SCHEDULED, "not finalised yet")
+    world.clock.now = HALF_PAST + timedelta(days=1)
+    assert world.refresh(may) == State.FINALIZATION_FAILED
+    world.clock.move(HALF_PAST + timedelta(days=2))
     assert world.refresh(may) == State.SENT
