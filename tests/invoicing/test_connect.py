@@ -162,6 +162,7 @@ def test_every_request_names_the_accounts_own_stripe_and_none_takes_a_fee_or_tou
         "on_behalf",
     ):
         assert forbidden not in told
+    assert "pending_invoice_items_behavior=exclude" in told, "what people left pending is not ours to ask for"
     assert {request.path.split("/")[2] for request in requests} == {"customers", "invoices", "invoiceitems"}
 
 

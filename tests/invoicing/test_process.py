@@ -302,7 +302,8 @@ def test_what_another_process_is_at_work_on_is_left_to_it_and_not_waited_for(
     thread = threading.Thread(target=work_off, args=(wanted, world.engine, stop, lambda _: None, world.clock))
     thread.start()
     thread.join(PATIENCE_SECONDS)
-    ended, _ = not thread.is_alive(), stop.set()
+    ended = not thread.is_alive()
+    stop.set()
     thread.join()
     others.close()
     assert ended
