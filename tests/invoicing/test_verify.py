@@ -85,7 +85,7 @@ def test_no_amount_can_move_unnoticed(amounts: list[int], data: st.DataObject) -
         (True, True, "complete", None),
         (False, True, "complete", "automatic tax is on in Stripe"),
         (True, False, None, "automatic tax is off in Stripe"),
-        (True, True, None, "tax cannot be calculated: None"),
+        (True, True, None, "tax cannot be calculated: no status yet"),
         (True, True, "failed", "tax cannot be calculated: failed"),
         (True, True, "requires_location_inputs", "tax cannot be calculated: requires_location_inputs"),
     ],
