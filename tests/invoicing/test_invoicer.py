@@ -217,6 +217,23 @@ def test_a_profile_before_the_address_is_validated_is_refused(world: World) -> N
         world.bill(tenant_id, utc(2026, 5, 1))
 
 
+def test_no_version_of_a_profile_is_made_before_the_latest_one(world: World) -> None:
+    tenant_id = world.tenant()
+    world.bill(tenant_id, utc(2026, 5, 1))
+    for made_at in (utc(2026, 4, 30), utc(2026, 5, 1)):
+        with pytest.raises(SetupRefusedError, match="history does not change"):
+            world.bill(tenant_id, made_at)
+
+
+def test_no_profile_is_made_for_a_tenant_that_ended(world: World) -> None:
+    tenant_id = world.tenant()
+    with world.engine.begin() as connection:
+        connection.execute(text("alter table tenants disable trigger all"))
+        connection.execute(text("update tenants set ended_at = '2026-05-01Z'"))
+    with pytest.raises(SetupRefusedError, match="the tenant has ended"):
+        world.bill(tenant_id, utc(2026, 5, 1))
+
+
 def test_a_profile_in_another_currency_than_the_accounts_is_refused(world: World) -> None:
     tenant_id = world.tenant()
     euros: BillingProfile = profile(currency="EUR")
