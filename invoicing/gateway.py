@@ -1,4 +1,4 @@
-"""Stripe: the only module that speaks to it.
+"""Stripe: what can be asked of it, and the only module that asks (through `door`).
 
 Each call names the account's own Stripe account (I11) and gives an outcome as a type, never Stripe's exception (I8).
 Each call that changes something takes an idempotency key from its caller, who wrote it down first (I7). The API key
@@ -7,18 +7,18 @@ stays inside: it is in no representation, reason or log. There is no application
 
 from __future__ import annotations
 
-import re
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import stripe
 
-from invoicing import readings
-from invoicing.outcomes import Ok, Outcome, Refusal, RefusedForGood, RefusedPermission, TemporaryFailure
+from invoicing import readings, wording
+from invoicing.door import TIMEOUT_SECONDS, Door, Limiter, Unlimited
+from invoicing.outcomes import Ok, Outcome, RefusedForGood, TemporaryFailure
+from invoicing.refusals import refusal
 from invoicing.remote import (
     Customer,
     CustomerFacts,
@@ -28,38 +28,11 @@ from invoicing.remote import (
     RemoteLine,
     RemoteTaxes,
 )
-from schemas.periods import Period
 
 API_BASE: Final = "https://api.stripe.com"
-TIMEOUT_SECONDS: Final = (3.0, 10.0)  # to connect, to answer
 PAGE_SIZE: Final = 100  # Stripe's maximum
-TOO_FAST: Final = 429
-REASON_CHARACTERS_MAX: Final = 300
-
-_KEY = re.compile(r"\b[sr]k_(?:test|live)_\S+")
-_LOST_ACCOUNT: Final = frozenset({"account_invalid", "account_closed", "platform_account_required"})
 
 _T = TypeVar("_T")
-
-
-class Limiter(Protocol):
-    """How fast a Stripe account may be asked (`pace.Pace`)."""
-
-    def admit(self, account: str) -> None:
-        """Return when the next request of this Stripe account may go."""
-
-    def slow_down(self, account: str) -> None:
-        """Stripe said that it was asked too fast."""
-
-
-class Unlimited:
-    """For a request now and then: nobody waits."""
-
-    def admit(self, account: str) -> None:
-        """At once."""
-
-    def slow_down(self, account: str) -> None:
-        """Whoever asks once in a while cannot go slower."""
 
 
 class StripeGateway:
@@ -78,7 +51,7 @@ class StripeGateway:
         limiter: Limiter | None = None,
     ) -> None:
         stripe.enable_telemetry = False
-        self._door = _Door(timeout_seconds, limiter or Unlimited())
+        self._door = Door(timeout_seconds, limiter or Unlimited())
         self._client = stripe.StripeClient(
             api_key,
             base_addresses={"api": api_base.rstrip("/")},
@@ -89,17 +62,12 @@ class StripeGateway:
     def __repr__(self) -> str:
         return "StripeGateway()"
 
-    @contextmanager
-    def only_while(self, allowed: Callable[[], bool]) -> Iterator[None]:
+    def only_while(self, allowed: Callable[[], bool]) -> AbstractContextManager[None]:
         """Within the block, in this thread, let requests go only while this is still so when their turn has come (I7).
 
         One that may not go is a temporary failure: it never left.
         """
-        self._door.conditions.allowed = allowed
-        try:
-            yield
-        finally:
-            self._door.conditions.allowed = None
+        return self._door.only_while(allowed)
 
     def create_customer(
         self, account: str, facts: CustomerFacts, key: str, *, locate: bool = False
@@ -108,9 +76,7 @@ class StripeGateway:
 
         `locate`: Stripe refuses an address that it cannot calculate taxes for (I1).
         """
-        params = _customer_params(facts, locate=locate)
-        if not facts.line2:
-            del params["address"]["line2"]
+        params = wording.new_customer(facts, locate=locate)
         options = _options(account, key)
         return self._call(
             account, lambda: readings.customer(self._client.v1.customers.create(params, options))
@@ -120,7 +86,7 @@ class StripeGateway:
         self, account: str, customer: str, facts: CustomerFacts, key: str, *, locate: bool = False
     ) -> Outcome[Customer]:
         """Tell Stripe a tenant's changed details: the same fields, and nothing of how it pays (I5)."""
-        params = _customer_params(facts, locate=locate)
+        params = wording.customer(facts, locate=locate)
         options = _options(account, key)
         return self._call(
             account, lambda: readings.customer(self._client.v1.customers.update(customer, params, options))
@@ -162,19 +128,7 @@ class StripeGateway:
 
     def create_draft(self, account: str, facts: DraftFacts, key: str) -> Outcome[str]:
         """Begin an invoice that does not send itself (`auto_advance` off, I2); gives its id."""
-        params: Any = {
-            "customer": facts.customer,
-            "currency": facts.currency.lower(),
-            "auto_advance": False,
-            "automatic_tax": {"enabled": facts.taxes},
-            "collection_method": facts.collection,
-            "pending_invoice_items_behavior": "exclude",
-            "metadata": {"request": facts.reference},
-        }
-        if facts.statement_id is not None:
-            params["metadata"]["statement_id"] = str(facts.statement_id)
-        if facts.due_at is not None:
-            params["due_date"] = int(facts.due_at.timestamp())
+        params = wording.draft(facts)
         options = _options(account, key)
         return self._call(account, lambda: _id(self._client.v1.invoices.create(params, options)))
 
@@ -189,22 +143,7 @@ class StripeGateway:
 
     def add_item(self, account: str, facts: ItemFacts, key: str) -> Outcome[str]:
         """Put one line on a draft; gives the item's id. The amount is sent as a whole number, rounded by us (I3)."""
-        month = Period.parse(facts.line.usage_period)
-        params: Any = {
-            "customer": facts.customer,
-            "invoice": facts.stripe_invoice,
-            "amount": facts.line.amount_minor,
-            "currency": facts.currency.lower(),
-            "description": facts.line.description,
-            "period": {
-                "start": int(month.starts_at.timestamp()),
-                "end": int((month.ends_at - timedelta(seconds=1)).timestamp()),
-            },
-            "metadata": {"line": facts.line.key},
-        }
-        if facts.taxes:
-            params["tax_behavior"] = "exclusive"
-            params["tax_code"] = facts.line.tax_code
+        params = wording.item(facts)
         options = _options(account, key)
         return self._call(account, lambda: _id(self._client.v1.invoice_items.create(params, options)))
 
@@ -244,9 +183,7 @@ class StripeGateway:
         self, account: str, stripe_invoice: str, finalizes_at: datetime, due_at: datetime | None, key: str
     ) -> Outcome[None]:
         """The one last update: from here on Stripe finalises and sends the invoice by itself (I2)."""
-        params: Any = {"auto_advance": True, "automatically_finalizes_at": int(finalizes_at.timestamp())}
-        if due_at is not None:
-            params["due_date"] = int(due_at.timestamp())
+        params = wording.schedule(finalizes_at, due_at)
         options = _options(account, key)
         return self._call(
             account, lambda: _nothing(self._client.v1.invoices.update(stripe_invoice, params, options))
@@ -308,71 +245,9 @@ class StripeGateway:
         try:
             return Ok(request())
         except stripe.StripeError as error:
-            return _refusal(error)
+            return refusal(error)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             return TemporaryFailure(f"Stripe's answer was not understood ({type(error).__name__})")
-
-
-class _NotSentError(stripe.APIConnectionError):
-    """The request's turn came too late; it did not go."""
-
-    def __init__(self) -> None:
-        super().__init__("not sent", should_retry=False)  # type: ignore[no-untyped-call]
-
-
-class _Conditions(threading.local):
-    allowed: Callable[[], bool] | None = None
-
-
-class _Door(stripe.RequestsClient):
-    """What every single request passes last, also one that the library repeats by itself: its turn, its condition."""
-
-    def __init__(self, timeout_seconds: tuple[float, float], limiter: Limiter) -> None:
-        super().__init__(timeout=timeout_seconds)
-        self.conditions = _Conditions()
-        self._limiter = limiter
-
-    def request(  # type: ignore[override] # the library's own classes differ in the same way
-        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: object = None
-    ) -> tuple[bytes, int, Mapping[str, str]]:
-        account = (headers or {})["Stripe-Account"]
-        self._limiter.admit(account)
-        if self.conditions.allowed is not None and not self.conditions.allowed():
-            raise _NotSentError
-        answer = super().request(method, url, headers, post_data)
-        if answer[1] == TOO_FAST:
-            self._limiter.slow_down(account)
-        return answer
-
-
-def _refusal(error: stripe.StripeError) -> Refusal:
-    status = error.http_status
-    if isinstance(error, stripe.IdempotencyError):
-        return TemporaryFailure("the idempotency key was used with other content", key_is_spent=True)
-    if isinstance(error, stripe.APIConnectionError) or status is None:
-        late = isinstance(error, _NotSentError)
-        return TemporaryFailure("its turn came too late" if late else "Stripe could not be reached")
-    if isinstance(error, stripe.AuthenticationError):
-        return TemporaryFailure("Stripe does not accept our API key")
-    if isinstance(error, stripe.PermissionError) or _code(error) in _LOST_ACCOUNT:
-        return RefusedPermission(_reason(error))
-    if isinstance(error, stripe.RateLimitError) or status == 409 or status >= 500:
-        replayed = (error.headers or {}).get("idempotent-replayed") == "true"
-        return TemporaryFailure(f"Stripe answered {status}", key_is_spent=replayed)
-    return RefusedForGood(_reason(error))
-
-
-def _code(error: stripe.StripeError) -> str | None:
-    """Stripe's word for what is wrong; the library keeps it in one of two places."""
-    told = None if error.error is None else getattr(error.error, "code", None)
-    return error.code or told
-
-
-def _reason(error: stripe.StripeError) -> str:
-    told = error.user_message or "no reason given"
-    code = _code(error)
-    text = f"{code}: {told}" if code else told
-    return _KEY.sub("sk_…", text)[:REASON_CHARACTERS_MAX]
 
 
 def _options(account: str, key: str | None = None) -> stripe.RequestOptions:
@@ -388,24 +263,3 @@ def _id(found: Any) -> str:  # noqa: ANN401 (Stripe's objects are typed loosely)
 
 def _nothing(_found: object) -> None:
     return None
-
-
-def _customer_params(facts: CustomerFacts, *, locate: bool) -> Any:  # noqa: ANN401 (same)
-    params: dict[str, Any] = {
-        "description": facts.tenant_name,
-        "name": facts.contact_name,
-        "email": facts.email,
-        "phone": facts.phone,
-        "address": {
-            "line1": facts.line1,
-            "line2": facts.line2,
-            "city": facts.city,
-            "state": facts.region,
-            "postal_code": facts.postal_code,
-            "country": facts.country,
-        },
-        "metadata": {"tenant_reference": str(facts.reference)},
-    }
-    if locate:
-        params["tax"] = {"validate_location": "immediately"}
-    return params

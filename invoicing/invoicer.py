@@ -11,19 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import Final, TypeVar, assert_never
+from typing import Final, assert_never
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from invoicing import customer_store, setup_store, steps_store, store
+from invoicing import setup_store, steps_store, store
 from invoicing.customer_store import billing_details, obstacle
-from invoicing.customers import Customers
+from invoicing.drafting import Drafts, fixed
 from invoicing.gateway import StripeGateway
-from invoicing.outcomes import Ok, Outcome, Refusal, RefusedForGood, RefusedPermission, TemporaryFailure
+from invoicing.outcomes import Ok, Refusal, RefusedForGood, RefusedPermission, TemporaryFailure
 from invoicing.plan import (
     Blocked,
-    InvoiceTerms,
     NotBilled,
     NothingToBill,
     Plan,
@@ -31,7 +30,7 @@ from invoicing.plan import (
     plan_by,
     plan_invoice,
 )
-from invoicing.remote import Collection, DraftFacts, ItemFacts, RemoteInvoice
+from invoicing.remote import RemoteInvoice
 from invoicing.schedule import due_instant
 from invoicing.setup_store import StripeLink
 from invoicing.states import State
@@ -45,8 +44,6 @@ READ_DELAY: Final = timedelta(hours=1)  # from the sending instant until we look
 BACKOFF_FIRST: Final = timedelta(seconds=5)
 BACKOFF_MAX: Final = timedelta(hours=1)
 NO_PAYMENT_METHOD: Final = "auto charge asked for, but the customer has no payment method: sent with terms"
-
-_T = TypeVar("_T")
 
 
 class Worked(Enum):
@@ -128,83 +125,15 @@ class Invoicer:
         return True
 
     def _draft(self, row: InvoiceRow) -> bool:
-        account = self._account(row)
-        if (
-            row.stripe_invoice is not None
-            and value(self.gateway.invoice(account, row.stripe_invoice)) is None
-        ):
-            return self._move(row, State.DELETED, reason="the draft was deleted in Stripe")
-        terms = _set(row.terms)
-        with self.engine.begin() as connection:
-            details = customer_store.billing_details(connection, row.tenant_id)
-        reason = obstacle(details)
-        if reason is not None:
-            return self._move(row, State.BLOCKED, reason=reason)
-        customers = Customers(self.engine, self.gateway, self.clock)
-        customer = customers.of_invoice(row, account, _set(details), taxes=terms.taxes)
-        collection, notice = self._collection(account, customer, terms)
-        stripe_invoice = self._create_draft(row, account, customer, collection)
-        with self.engine.begin() as connection:
-            store.note(connection, row, notice, stripe_invoice)
-        self._add_items(row, account, customer, stripe_invoice)
+        drafts = Drafts(self.engine, self.gateway, self.clock)
+        still = drafts.fill(row, self._account(row))
+        if still is not None:
+            return self._move(row, still.state, reason=still.reason)
         return self._move(row, State.DRAFTED)
-
-    def _collection(self, account: str, customer: str, terms: InvoiceTerms) -> tuple[Collection, str | None]:
-        if not terms.auto_charge:
-            return "send_invoice", None
-        if value(self.gateway.customer(account, customer)).chargeable:
-            return "charge_automatically", None
-        return "send_invoice", NO_PAYMENT_METHOD
-
-    def _create_draft(self, row: InvoiceRow, account: str, customer: str, collection: Collection) -> str:
-        terms = _set(row.terms)
-        sends = collection == "send_invoice"
-        facts = DraftFacts(
-            reference=row.reference,
-            statement_id=row.statement_id,
-            customer=customer,
-            currency=row.currency,
-            collection=collection,
-            due_at=self._due_meanwhile(row) if sends else None,
-            taxes=terms.taxes,
-        )
-        return self._steps.take(
-            row,
-            "draft",
-            lambda key: self.gateway.create_draft(account, facts, key),
-            lambda: self.gateway.find_invoice(account, customer, row.reference),
-        )
-
-    def _due_meanwhile(self, row: InvoiceRow) -> datetime:
-        """A draft's due date until it is scheduled: one key always asks for the same, and never for a day gone by."""
-        intended_at, now = self._steps.intend(row, ["draft"])["draft"].intended_at, self.clock()
-        asked_at = intended_at if now - intended_at < steps_store.KEY_TRUST else now
-        return due_instant(max(_set(row.send_at), asked_at), _set(row.terms).terms_days + 2)
-
-    def _add_items(self, row: InvoiceRow, account: str, customer: str, stripe_invoice: str) -> None:
-        taxes = _set(row.terms).taxes
-        intended = self._steps.intend(row, [_item(line.key) for line in row.lines])
-        for line in row.lines:
-            if intended[_item(line.key)].result is None:
-                self._add_item(row, account, ItemFacts(customer, stripe_invoice, row.currency, line, taxes))
-
-    def _add_item(self, row: InvoiceRow, account: str, facts: ItemFacts) -> None:
-        self._steps.take(
-            row,
-            _item(facts.line.key),
-            lambda key: self.gateway.add_item(account, facts, key),
-            lambda: self._find_item(account, facts.stripe_invoice, facts.line.key),
-        )
-
-    def _find_item(self, account: str, stripe_invoice: str, line_key: str) -> Outcome[str | None]:
-        outcome = self.gateway.invoice_lines(account, stripe_invoice)
-        if not isinstance(outcome, Ok):
-            return outcome
-        return Ok(next((line.item for line in outcome.value if line.key == line_key), None))
 
     def _schedule(self, row: InvoiceRow) -> bool:
         account = self._account(row)
-        stripe_invoice, terms, compared_at = _set(row.stripe_invoice), _set(row.terms), self.clock()
+        stripe_invoice, terms, compared_at = fixed(row.stripe_invoice), fixed(row.terms), self.clock()
         remote = value(self.gateway.invoice(account, stripe_invoice))
         if (
             remote is not None
@@ -216,11 +145,11 @@ class Invoicer:
         if remote is None:
             return self._move(row, State.DELETED, reason="the draft was deleted in Stripe")
         if remote.status != "draft":
-            return self._move(row, State.SCHEDULED, send_at=self.clock())
+            return self._move(row, State.SCHEDULED, send_at=self.clock(), notice=_notice(row, remote))
         lines = value(self.gateway.invoice_lines(account, stripe_invoice))
-        trouble = difference(row.lines, _set(row.subtotal_minor), row.currency, remote, lines) or tax_trouble(
-            terms.taxes, remote
-        )
+        trouble = difference(
+            row.lines, fixed(row.subtotal_minor), row.currency, remote, lines
+        ) or tax_trouble(terms.taxes, remote)
         if trouble is not None:
             return self._move(row, State.HELD, reason=trouble)
         return self._let_go(row, account, remote, compared_at)
@@ -236,9 +165,9 @@ class Invoicer:
         return value(self.gateway.invoice(account, stripe_invoice))
 
     def _let_go(self, row: InvoiceRow, account: str, remote: RemoteInvoice, compared_at: datetime) -> bool:
-        finalizes_at = max(_set(row.send_at), self.clock() + AT_ONCE_DELAY)
+        finalizes_at = max(fixed(row.send_at), self.clock() + AT_ONCE_DELAY)
         sends = remote.collection == "send_invoice"
-        due_at = due_instant(finalizes_at, _set(row.terms).terms_days) if sends else None
+        due_at = due_instant(finalizes_at, fixed(row.terms).terms_days) if sends else None
         name = f"schedule:{finalizes_at:%Y%m%dT%H%M%S}"
         step = self._steps.intend(row, [name])[name]
         with self.gateway.only_while(lambda: self.clock() - compared_at < COMPARED_FOR):
@@ -249,11 +178,11 @@ class Invoicer:
                     account, remote.id, finalizes_at, due_at, step.idempotency_key
                 )
         if isinstance(outcome, RefusedForGood) and self._went_out(account, remote.id):
-            return self._move(row, State.SCHEDULED, send_at=self.clock())
+            return self._move(row, State.SCHEDULED, send_at=self.clock(), notice=_notice(row, remote))
         value(outcome)
         with self.engine.begin() as connection:
             steps_store.finish_step(connection, row, step, remote.id, self.clock())
-            changes = {"send_at": finalizes_at}
+            changes = {"send_at": finalizes_at, "notice": _notice(row, remote)}
             look_at = finalizes_at + READ_DELAY
             if not store.move(
                 connection, row, State.SCHEDULED, self.clock(), due_at=look_at, changes=changes
@@ -298,7 +227,10 @@ class Invoicer:
 
     def _unlinked(self, row: InvoiceRow) -> Worked:
         with self.engine.begin() as connection:
-            store.move(connection, row, State.BLOCKED, self.clock(), reason="unlinked")
+            elsewhere = setup_store.link_in_force(connection, row.account_id) is not None
+            stays = elsewhere and steps_store.perhaps_scheduled(connection, row)
+            reason = "perhaps_scheduled_elsewhere" if stays else "unlinked"
+            store.move(connection, row, State.BLOCKED, self.clock(), reason=reason)
         return Worked.DONE
 
     def _move(self, row: InvoiceRow, state: State, *, reason: str | None = None, **changes: object) -> bool:
@@ -326,11 +258,7 @@ def _plan(connection: Connection, row: InvoiceRow, facts: StatementFacts) -> Pla
     return plan_invoice(facts.statement, facts.generated_at, versions)
 
 
-def _set(value: _T | None) -> _T:
-    if value is None:
-        raise ValueError("a row that is being drafted lacks what was fixed when drafting began")
-    return value
-
-
-def _item(line_key: str) -> str:
-    return f"item:{line_key}"
+def _notice(row: InvoiceRow, remote: RemoteInvoice) -> str | None:
+    """What went otherwise than the profile asked (I4): told by the draft itself, however often it was taken up."""
+    charged_by_hand = fixed(row.terms).auto_charge and remote.collection == "send_invoice"
+    return NO_PAYMENT_METHOD if charged_by_hand else None

@@ -17,7 +17,6 @@ from typing import Final, Literal, assert_never
 from pydantic import BaseModel, ConfigDict
 
 from invoicing.profile import (
-    BillingProfile,
     CostPlus,
     FlatRecurring,
     Minutes,
@@ -74,13 +73,8 @@ class _Part:
     figures: str
 
 
-def invoice_lines(statement: Statement, profile: BillingProfile) -> tuple[InvoiceLine, ...]:
-    """All lines of a statement's invoice, in the profile's order, late usage after a product's own; none: nothing to bill."""
-    return product_lines(statement, profile.products)
-
-
 def product_lines(statement: Statement, products: Iterable[Product]) -> tuple[InvoiceLine, ...]:
-    """The lines of any products, counted on one statement."""
+    """What products come to on one statement, in their order, late usage after a product's own; none: nothing to bill."""
     return tuple(
         line
         for position, product in enumerate(products, start=1)

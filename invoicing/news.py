@@ -37,16 +37,21 @@ def read_news(headers: Mapping[str, bytes | None], value: bytes | None) -> State
     """Read an event in CloudEvents binary mode; without a `ce_type` the data alone decides."""
     event_type = (headers.get("ce_type") or STATEMENT_CLOSED.encode()).decode("utf-8", "replace")
     if event_type != STATEMENT_CLOSED:
-        return RefusedNews("unknown_version", f"event type {event_type}"[:DETAIL_CHARACTERS_MAX])
+        return _refused("unknown_version", f"event type {event_type}")
     try:
         data = orjson.loads(value or b"")
         version = data.get("version") if isinstance(data, dict) else None
         if isinstance(version, int) and version != 1:
-            return RefusedNews("unknown_version", f"version {version}")
+            return _refused("unknown_version", f"version {version}")
         event = StatementClosed.model_validate(data)
         return StatementNews(UUID(event.statement_id), event.sha256)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        return RefusedNews("malformed", wrong[:DETAIL_CHARACTERS_MAX])
+        return _refused("malformed", wrong)
     except ValueError as error:
-        return RefusedNews("malformed", str(error)[:DETAIL_CHARACTERS_MAX])
+        return _refused("malformed", str(error))
+
+
+def _refused(reason: RefusalReason, detail: str) -> RefusedNews:
+    """A refusal that can be stored: Postgres holds no NUL, and an event that could not be stored would come for ever."""
+    return RefusedNews(reason, detail.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:DETAIL_CHARACTERS_MAX])

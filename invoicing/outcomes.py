@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+NO_KEY: Final = "Stripe does not accept our API key"
 
 _T_co = TypeVar("_T_co", covariant=True)
 

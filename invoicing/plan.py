@@ -12,9 +12,10 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from invoicing.lines import InvoiceLine, invoice_lines, subtotal_minor
-from invoicing.profile import BillingProfile
+from invoicing.lines import InvoiceLine, product_lines, subtotal_minor
+from invoicing.profile import BillingProfile, FlatRecurring
 from invoicing.schedule import ProfileVersion, send_instant, version_in_force
+from schemas.periods import Period
 from schemas.statements import Statement
 
 LINES_MAX: Final = 250  # Stripe: items on one invoice
@@ -82,7 +83,7 @@ def plan_by(version: ProfileVersion, statement: Statement, generated_at: datetim
     """Decide about a statement by one version of a profile, whether or not it was in force."""
     if version.profile.currency != statement.currency:
         return Blocked("currency_differs", version.id)
-    lines = invoice_lines(statement, version.profile)
+    lines = lines_by(version, statement)
     if not lines:
         return NothingToBill(version.id)
     reason = over_limits(lines)
@@ -95,6 +96,19 @@ def plan_by(version: ProfileVersion, statement: Statement, generated_at: datetim
         subtotal_minor=subtotal_minor(lines),
         send_at=send_instant(generated_at, version.profile.billing_day),
     )
+
+
+def lines_by(version: ProfileVersion, statement: Statement) -> tuple[InvoiceLine, ...]:
+    """The lines that a version of a profile gives a statement.
+
+    A tenant that ended before the month began (its statement holds usage that came late) owes no flat item any more.
+    """
+    ended_at, products = version.tenant_ended_at, version.profile.products
+    if ended_at is not None and ended_at <= Period.parse(statement.period).starts_at:
+        return product_lines(
+            statement, [product for product in products if not isinstance(product, FlatRecurring)]
+        )
+    return product_lines(statement, products)
 
 
 def over_limits(lines: Sequence[InvoiceLine]) -> BlockedReason | None:

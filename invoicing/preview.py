@@ -8,9 +8,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from invoicing.lines import InvoiceLine, Unit, exact_charge, invoice_lines, shown_exact, subtotal_minor
+from invoicing.lines import InvoiceLine, Unit, exact_charge, shown_exact, subtotal_minor
 from invoicing.phantom import phantom_fee
-from invoicing.plan import Blocked, InvoiceTerms, NothingToBill, Plan, ToBill, plan_by
+from invoicing.plan import Blocked, InvoiceTerms, NothingToBill, Plan, ToBill, lines_by, plan_by
 from invoicing.profile import BillingProfile
 from invoicing.schedule import ProfileVersion, send_instant, version_in_force
 from schemas.money import minor_unit_digits
@@ -93,7 +93,7 @@ def preview_statement(
     """The invoice of a statement (or of what would be one) generated at that instant."""
     profile = chosen.version.profile
     plan = plan_by(chosen.version, statement, generated_at)
-    lines = invoice_lines(statement, profile)
+    lines = lines_by(chosen.version, statement)
     sends = isinstance(plan, ToBill)
     fee = phantom_fee(statement.totals.usage_cost, statement.currency) if sends else None
     return Preview(
@@ -113,8 +113,10 @@ def preview_statement(
     )
 
 
-def preview_one_time(plan: ToBill, account: str, tenant: str, month: str, currency: str) -> Preview:
-    """A one-time invoice; it has no statement of its own, so it costs no phantom fee."""
+def preview_one_time(
+    plan: ToBill, account: str, tenant: str, month: str, currency: str, fee: Decimal | None
+) -> Preview:
+    """A one-time invoice; `fee` is what sending it costs the account (I6)."""
     return Preview(
         account=account,
         tenant=tenant,
@@ -126,7 +128,7 @@ def preview_one_time(plan: ToBill, account: str, tenant: str, month: str, curren
         subtotal_minor=plan.subtotal_minor,
         send_at=plan.send_at,
         terms=plan.terms,
-        phantom_fee=None,
+        phantom_fee=fee,
         problem=None,
         notes=(),
     )

@@ -12,15 +12,15 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from invoicing import setup_store, store
+from invoicing import fee_store, setup_store, store
 from invoicing.invoicer import Invoicer, backoff
 from invoicing.outcomes import Ok, Outcome, RefusedForGood, RefusedPermission, TemporaryFailure
-from invoicing.phantom import phantom_fee
 from invoicing.remote import RemoteInvoice
 from invoicing.states import AWAITED, State
 from invoicing.store import InvoiceRow
 
 FINALIZATION_PATIENCE: Final = timedelta(days=1)  # a draft without an error may still go out by itself
+READING_PATIENCE: Final = timedelta(days=3)  # shut out for longer: what was scheduled is taken for sent
 UNTAXED: Final = "sent without tax: Stripe switched automatic tax off"
 
 CHANGED: Final = "sent with another subtotal: someone changed it in Stripe after it was scheduled"
@@ -38,10 +38,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can be said yet: look again after `wait`."""
+    """Nothing can be said yet: look again after `wait`. `shut_out`: Stripe refuses us the account (I8)."""
 
     wait: timedelta
     reason: str
+    shut_out: bool = False
 
 
 def refresh_invoice(invoicer: Invoicer, invoice_id: UUID) -> State | None:
@@ -60,6 +61,8 @@ def refresh_invoice(invoicer: Invoicer, invoice_id: UUID) -> State | None:
         reading = read_outcome(invoicer.gateway.invoice(row.stripe_account, row.stripe_invoice), row, now)
     with invoicer.engine.begin() as connection:
         if isinstance(reading, Wait):
+            if reading.shut_out and link is not None:
+                setup_store.pause_link(connection, link, reading.reason, now)
             store.postpone(connection, row, reading.wait, reading.reason, now)
             return None
         return _note(connection, row, reading, now)
@@ -73,11 +76,17 @@ def read_outcome(outcome: Outcome[RemoteInvoice | None], row: InvoiceRow, now: d
                 return Reading(State.DELETED, "deleted in Stripe before it was sent")
             return _read_remote(remote, row, now)
         case RefusedPermission(reason=reason):
+            if row.state is State.FINALIZATION_FAILED or _is_recent(row, now):
+                return Wait(FINALIZATION_PATIENCE, reason, shut_out=True)
             return Reading(State.ASSUMED_SENT, reason, evidence="assumed")
         case TemporaryFailure(reason=reason) | RefusedForGood(reason=reason):
             return Wait(backoff(row.attempts), reason)
         case _:
             assert_never(outcome)
+
+
+def _is_recent(row: InvoiceRow, now: datetime) -> bool:
+    return row.send_at is not None and now - row.send_at < READING_PATIENCE
 
 
 def _read_remote(remote: RemoteInvoice, row: InvoiceRow, now: datetime) -> Reading | Wait:
@@ -105,9 +114,8 @@ def _note(connection: Connection, row: InvoiceRow, reading: Reading, now: dateti
         connection, row, reading.state, now, reason=reading.reason, due_at=next_look, changes=changes
     ):
         return None
-    if reading.evidence is not None and row.statement_id is not None:
-        facts = store.statement_facts(connection, row.statement_id)
-        fee = phantom_fee(facts.usage_cost, facts.currency)
-        if fee is not None:
-            store.record_fee(connection, row, fee, reading.evidence, now)
+    if reading.evidence is not None:
+        judged = fee_store.judged_by(connection, row.id)
+        if judged is not None and judged.fee is not None:
+            fee_store.record_fee(connection, row.id, judged, judged.fee, reading.evidence, now)
     return reading.state

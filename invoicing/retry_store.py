@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from invoicing.setup_store import link_in_force
 from invoicing.states import State
-from invoicing.steps_store import distrust_keys, steps
+from invoicing.steps_store import distrust_keys, perhaps_scheduled
 from invoicing.store import InvoiceRow, invoice_row, move
 from schemas.periods import Period
 
@@ -43,7 +43,8 @@ def retry_invoice(
     if _is_made_anew(row, target):
         changes |= {"generation": row.generation + 1, "stripe_invoice": None, "notice": None}
     move(connection, row, target, now, changes=changes)
-    distrust_keys(connection, row, now)
+    if row.state is State.FAILED:  # elsewhere a request may still be under way, and its key finds it
+        distrust_keys(connection, row, now)
     return target
 
 
@@ -56,7 +57,8 @@ def wake_linked(connection: Connection, account_id: int, now: datetime) -> int:
     rows = connection.execute(
         text(
             "select i.id from invoices i left join statements s on s.id = i.statement_id "
-            "where i.account_id = :account_id and i.state = 'blocked' and i.reason in ('no_stripe_link', 'unlinked') "
+            "where i.account_id = :account_id and i.state = 'blocked' and i.reason in ('no_stripe_link', 'unlinked', "
+            "'perhaps_scheduled_elsewhere') "
             "and coalesce(s.generated_at, i.received_at) >= :month order by i.id"
         ),
         {"account_id": account_id, "month": Period.of(now).starts_at},
@@ -103,8 +105,7 @@ def _where_it_stood(connection: Connection, row: InvoiceRow) -> State:
         return State.RECEIVED
     link = link_in_force(connection, row.account_id)
     moved_house = link is not None and link.stripe_account != row.stripe_account
-    perhaps_scheduled = any(name.startswith("schedule:") for name in steps(connection, row))
-    return State.RECEIVED if moved_house and not perhaps_scheduled else State.DRAFTING
+    return State.RECEIVED if moved_house and not perhaps_scheduled(connection, row) else State.DRAFTING
 
 
 def _is_made_anew(row: InvoiceRow, target: State) -> bool:

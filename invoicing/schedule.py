@@ -20,12 +20,16 @@ LAST_SECOND: Final = time(23, 59, 59, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class ProfileVersion:
-    """A billing profile as it stood in [`made_at`, `ended_at`); `ended_at` is None for the present one."""
+    """A billing profile as it stood in [`made_at`, `ended_at`); `ended_at` is None for the present one.
+
+    `tenant_ended_at`: from then on there is no tenant to ask for anything but its usage; None while it exists.
+    """
 
     id: int
     made_at: datetime
     ended_at: datetime | None
     profile: BillingProfile
+    tenant_ended_at: datetime | None = None
 
 
 def version_in_force(versions: Sequence[ProfileVersion], generated_at: datetime) -> ProfileVersion | None:

@@ -32,7 +32,8 @@ def link_stripe(connection: Connection, account_id: int, stripe_account: str, no
     """Link an account's Stripe account (I11).
 
     Raises:
-        SetupRefusedError: one is linked already, the id is no Stripe account's, or its currency has no phantom fee (I6).
+        SetupRefusedError: one is linked already, the id is no Stripe account's, it is another account's, or the account's
+            currency has no phantom fee (I6).
     """
     if not stripe_account.startswith("acct_"):
         raise SetupRefusedError(f"{stripe_account!r} is not the id of a Stripe account (acct_…)")
@@ -44,6 +45,17 @@ def link_stripe(connection: Connection, account_id: int, stripe_account: str, no
     linked = link_in_force(connection, account_id)
     if linked is not None:
         raise SetupRefusedError(f"{linked.stripe_account} is linked already; unlink it first")
+    others = connection.scalar(
+        text(
+            "select a.code from stripe_links l join accounts a on a.id = l.account_id "
+            "where l.stripe_account = :stripe_account and l.unlinked_at is null"
+        ),
+        {"stripe_account": stripe_account},
+    )
+    if others is not None:
+        raise SetupRefusedError(
+            f"{stripe_account} is linked to account {others!r}; its invoices would be sent from there"
+        )
     refuse_currency(currency)
     connection.execute(
         text(
@@ -136,12 +148,19 @@ def profile_versions(connection: Connection, tenant_id: int) -> list[ProfileVers
     """All versions of a tenant's billing profile, oldest first."""
     rows = connection.execute(
         text(
-            "select id, made_at, ended_at, definition from billing_profiles where tenant_id = :id order by made_at"
+            "select p.id, p.made_at, p.ended_at, p.definition, t.ended_at as tenant_ended_at from billing_profiles p "
+            "join tenants t on t.id = p.tenant_id where p.tenant_id = :id order by p.made_at"
         ),
         {"id": tenant_id},
     )
     return [
-        ProfileVersion(row.id, row.made_at, row.ended_at, BillingProfile.model_validate(row.definition))
+        ProfileVersion(
+            row.id,
+            row.made_at,
+            row.ended_at,
+            BillingProfile.model_validate(row.definition),
+            row.tenant_ended_at,
+        )
         for row in rows
     ]
 

@@ -63,6 +63,11 @@ def steps(connection: Connection, row: InvoiceRow, only: list[str] | None = None
     return {step.name: step for step in found}
 
 
+def perhaps_scheduled(connection: Connection, row: InvoiceRow) -> bool:
+    """Whether Stripe may have been told to send the present draft, for all that we know."""
+    return any(name.startswith("schedule:") for name in steps(connection, row))
+
+
 def finish_step(connection: Connection, row: InvoiceRow, step: Step, result: str, now: datetime) -> bool:
     """Write down Stripe's id for a step. False: someone else finished it, or took another key."""
     finished = connection.execute(

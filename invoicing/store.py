@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -204,12 +204,16 @@ def begin_drafting(
     return True
 
 
-def note(connection: Connection, row: InvoiceRow, notice: str | None, stripe_invoice: str) -> None:
-    """Keep the draft's id on the row, and what went otherwise than the profile asked."""
-    connection.execute(
-        text("update invoices set notice = :notice, stripe_invoice = :stripe_invoice where id = :id"),
-        {"id": row.id, "notice": notice, "stripe_invoice": stripe_invoice},
+def keep_draft(connection: Connection, row: InvoiceRow, stripe_invoice: str) -> bool:
+    """Keep the draft's id on the row. False: someone else moved it, or began it anew, meanwhile."""
+    kept = connection.execute(
+        text(
+            "update invoices set stripe_invoice = :stripe_invoice "
+            "where id = :id and state = :state and generation = :generation"
+        ),
+        {"id": row.id, "state": row.state, "generation": row.generation, "stripe_invoice": stripe_invoice},
     )
+    return kept.rowcount == 1
 
 
 def postpone(connection: Connection, row: InvoiceRow, wait: timedelta, reason: str, now: datetime) -> None:
@@ -220,24 +224,6 @@ def postpone(connection: Connection, row: InvoiceRow, wait: timedelta, reason: s
             "where id = :id and state = :state"
         ),
         {"id": row.id, "state": row.state, "due_at": now + wait, "reason": reason, "now": now},
-    )
-
-
-def record_fee(
-    connection: Connection,
-    row: InvoiceRow,
-    amount: Decimal,
-    evidence: Literal["sent", "assumed"],
-    now: datetime,
-) -> None:
-    """Charge the account its phantom fee for this statement's invoice, once (I6)."""
-    connection.execute(
-        text(
-            "insert into phantom_fees (statement_id, account_id, tenant_id, period, stripe_invoice, amount, currency, "
-            "evidence, made_at) select statement_id, account_id, tenant_id, period, stripe_invoice, :amount, currency, "
-            ":evidence, :now from invoices where id = :id on conflict (statement_id) do nothing"
-        ),
-        {"id": row.id, "amount": amount, "evidence": evidence, "now": now},
     )
 
 

@@ -38,7 +38,7 @@ def tax_trouble(taxes: bool, remote: RemoteInvoice) -> str | None:  # noqa: FBT0
             f"automatic tax is {'on' if remote.tax_enabled else 'off'} in Stripe, the profile says otherwise"
         )
     if taxes and remote.tax_status != "complete":
-        return f"tax cannot be calculated: {remote.tax_status}"
+        return f"tax cannot be calculated: {remote.tax_status or 'no status yet'}"
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +62,9 @@ class Scheduler:
     _failures: dict[int, int] = field(default_factory=dict)
     _rests_until: dict[int, datetime] = field(default_factory=dict)
     _progress: dict[int, Progress] = field(default_factory=dict)
+    _elsewhere: set[int] = field(
+        default_factory=set
+    )  # accounts that another process was found to be at work on
     _locks: AccountLocks = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +85,7 @@ class Scheduler:
     def run_until_idle(self, interval_seconds: float) -> None:
         """Do what is due, and return once nothing more is, or everything due waits for another process or for Stripe."""
         with self._passes() as pool:
-            while self._start_passes(pool) or self._busy:
+            while self._start_passes(pool, self._elsewhere) or self._busy:
                 wait(self._busy.values(), timeout=interval_seconds, return_when=FIRST_COMPLETED)
                 if self.stop.is_set():
                     return
@@ -90,6 +93,7 @@ class Scheduler:
     def run_pass(self, account_id: int) -> bool:
         """Do what an account has to do now. False: Stripe did not answer, and the account should rest."""
         if not self._locks.take(account_id):
+            self._elsewhere.add(account_id)
             return True
         try:
             return self._work_rows(account_id) and self._read_sent(account_id)
@@ -109,8 +113,8 @@ class Scheduler:
         finally:
             self._locks.close()
 
-    def _start_passes(self, pool: ThreadPoolExecutor) -> int:
-        """Begin what is due; gives how many passes that were."""
+    def _start_passes(self, pool: ThreadPoolExecutor, left_alone: Container[int] = ()) -> int:
+        """Begin what is due, but for accounts that are to be left alone; gives how many passes that were."""
         self._collect()
         now = self.invoicer.clock()
         with self.invoicer.engine.begin() as connection:
@@ -118,7 +122,9 @@ class Scheduler:
         rested = [
             account_id
             for account_id in accounts
-            if account_id not in self._busy and self._rests_until.get(account_id, now) <= now
+            if account_id not in self._busy
+            and account_id not in left_alone
+            and self._rests_until.get(account_id, now) <= now
         ]
         for account_id in rested:
             self._busy[account_id] = pool.submit(self.run_pass, account_id)

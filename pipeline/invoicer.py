@@ -20,7 +20,8 @@ from confluent_kafka import Consumer, KafkaException, Message
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from invoicing.gateway import API_BASE, TIMEOUT_SECONDS, Limiter, StripeGateway
+from invoicing.door import TIMEOUT_SECONDS, Limiter
+from invoicing.gateway import API_BASE, StripeGateway
 from invoicing.invoicer import Invoicer
 from invoicing.news import RefusalReason, RefusedNews, StatementNews, read_news
 from invoicing.news_store import Receipt, receive_statement, refuse_event
@@ -134,9 +135,11 @@ def consume_statements(
                 while not stop.is_set():
                     _consume_batch(consumer, engine, clock)
                     pulse.beat("consumer")
-        except (KafkaException, SQLAlchemyError) as error:
+        except Exception as error:  # noqa: BLE001 (a thread that died of it would be missed by nobody)
             # nothing was committed to Kafka: a new consumer begins again where the last commit was
-            _log.warning("statements_consumer_interrupted", error=type(error).__name__)
+            outage = isinstance(error, (KafkaException, SQLAlchemyError))
+            say = _log.warning if outage else _log.error
+            say("statements_consumer_interrupted", error=type(error).__name__)
             stop.wait(CONSUMER_REST_SECONDS)
 
 

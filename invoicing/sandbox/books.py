@@ -12,6 +12,7 @@ from invoicing.sandbox.forms import Form, boolean, group, integer, text
 from invoicing.sandbox.refusal import invalid, missing
 from invoicing.sandbox.rules import (
     Thing,
+    discounts_of,
     due_date_of,
     is_within,
     line_of,
@@ -62,6 +63,7 @@ class Books(Finalizing):
             "currency": (text(form, "currency") or "usd").lower(),
             "customer": customer["id"],
             "description": text(form, "description"),
+            "discounts": discounts_of(form, customer),
             "due_date": due_date,
             "last_finalization_error": None,
             "livemode": False,

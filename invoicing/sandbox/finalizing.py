@@ -120,7 +120,9 @@ class Finalizing(Customers):
 
     def _add_up(self, invoice: Thing) -> None:
         invoice["subtotal"] = sum(item["amount"] for item in self.items[invoice["id"]])
+        percent = sum(each["coupon"]["percent_off"] for each in invoice["discounts"])
+        owed = invoice["subtotal"] - invoice["subtotal"] * percent // 100
         taxed = invoice["automatic_tax"]["status"] == "complete"
-        tax = (invoice["subtotal"] * TAX_PERCENT + 50) // 100 if taxed else 0
-        invoice["total_taxes"] = [{"amount": tax, "taxable_amount": invoice["subtotal"]}] if taxed else []
-        invoice["total"] = invoice["amount_due"] = invoice["subtotal"] + tax
+        tax = (owed * TAX_PERCENT + 50) // 100 if taxed else 0
+        invoice["total_taxes"] = [{"amount": tax, "taxable_amount": owed}] if taxed else []
+        invoice["total"] = invoice["amount_due"] = owed + tax

@@ -88,7 +88,7 @@ _EXPANDABLE: Final = frozenset({"tax"})  # of a customer; Stripe leaves it out u
 _PAGE: Final = "limit starting_after"
 _CUSTOMER: Final = "address description email expand invoice_settings metadata name phone tax"
 _INVOICE: Final = "auto_advance automatic_tax automatically_finalizes_at collection_method days_until_due description due_date metadata"
-_NEW_INVOICE: Final = f"{_INVOICE} currency customer pending_invoice_items_behavior"
+_NEW_INVOICE: Final = f"{_INVOICE} currency customer discounts pending_invoice_items_behavior"
 _INVOICES: Final = f"{_PAGE} collection_method created customer due_date status"
 _ITEM: Final = "amount currency customer description invoice metadata period tax_behavior tax_code tax_rates"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from invoicing.sandbox.forms import Form, group, integer, text, texts
-from invoicing.sandbox.refusal import invalid
+from invoicing.sandbox.refusal import invalid, not_here
 
 ITEMS_MAX: Final = 250
 DESCRIPTION_MAX: Final = 500
@@ -46,6 +46,16 @@ def refuse_sending(customer: Thing, due_date: int | None) -> None:
         )
     if not customer["email"]:
         raise invalid("Missing email. An invoice that is sent needs a customer with an email.", "customer")
+
+
+def discounts_of(form: Form, customer: Thing) -> list[Thing]:
+    """What lessens a new invoice: nothing where the request says so with an empty text, else the customer's coupon."""
+    asked = form.get("discounts")
+    if asked is None:
+        return [customer["discount"]] if customer.get("discount") else []
+    if asked != "":
+        raise not_here("discounts of an invoice")
+    return []
 
 
 def is_within(form: Form, name: str, instant: int | None) -> bool:

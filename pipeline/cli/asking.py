@@ -10,18 +10,20 @@ from uuid import UUID
 import typer
 from sqlalchemy import Connection, Engine
 
-from invoicing import listing_store, one_time_store, setup_store, store
+from invoicing import customer_store, fee_store, listing_store, one_time_store, setup_store, store
 from invoicing.invoicer import Invoicer
 from invoicing.listing_store import InvoiceListing
 from invoicing.one_time import NotAskedFor, OneTimeInvoice, Payer, plan_one_time
 from invoicing.one_time_store import Asked
+from invoicing.phantom import CurrencyWithoutFeeError
 from invoicing.plan import ToBill
 from invoicing.preview import Basis, Preview, choose_version, preview_one_time, preview_statement
 from invoicing.profile import BillingProfile
 from invoicing.setup_store import SetupRefusedError
 from pipeline.cli import session
-from pipeline.cli.billing import account_id, find_tenant_id, read_file
+from pipeline.cli.billing import account_id, find_tenant_id
 from pipeline.cli.directory import AccountCode, AccountId
+from pipeline.cli.files import read_file
 from pipeline.cli.months import Month
 from pipeline.cli.output import AsJson, Refused, period_argument, print_json, say, show, show_one
 from pipeline.clock import utc_now
@@ -52,7 +54,10 @@ def invoice_preview(
     trial = None if profile is None else read_file(profile, BillingProfile, "billing profile")
     grace = session.settings().grace
     with session.transaction("invoice preview") as connection:
-        found = _preview(connection, account, tenant, period_argument(month), trial, grace)
+        try:
+            found = _preview(connection, account, tenant, period_argument(month), trial, grace)
+        except CurrencyWithoutFeeError as error:
+            raise Refused(f"this account cannot send invoices: {error}") from error
     _show(found, as_json=as_json)
     if found.problem == "nothing_to_bill":
         say("nothing to bill: no invoice")
@@ -98,8 +103,9 @@ def invoice_one_time(
                 payer = one_time_store.payer(connection, tenant_id)
                 asked = _asked(file, item or [], tax_code, month, payer.currency)
                 plan = _plan(connection, asked, payer, database_now(connection))
+                shown = _shown(connection, tenant_id, plan, asked, payer)
                 if preview:
-                    _show(_shown(plan, asked, payer), as_json=as_json)
+                    _show(shown, as_json=as_json)
                     return
                 name = one_time_store.one_time_key(connection, tenant_id, asked, key, again=again)
                 made = one_time_store.ask_once(
@@ -108,7 +114,7 @@ def invoice_one_time(
         except SetupRefusedError as error:
             raise Refused(str(error)) from error
         if not as_json:
-            _show(_shown(plan, asked, payer), as_json=False)
+            _show(shown, as_json=False)
         _send(engine, account, made, as_json=as_json)
 
 
@@ -121,12 +127,12 @@ def _preview(
     grace: timedelta,
 ) -> Preview:
     tenant_id, now = find_tenant_id(connection, account, tenant), database_now(connection)
+    owner = account_id(connection, account)
     document = reading_store.statement_document(connection, period, account, tenant)
     if document is not None:
         statement = Statement.model_validate_json(document.body)
         generated_at = document.entry.generated_at
     else:
-        owner = account_id(connection, account)
         so_far = so_far_store.statement_so_far(connection, period, owner, tenant_id, now)
         if so_far is None:
             raise Refused(
@@ -142,7 +148,16 @@ def _preview(
         raise Refused(f"tenant {tenant!r} has no billing profile")
     basis: Basis = "closed" if document is not None else "so_far"
     notes = [_SO_FAR] if document is None else [] if row is None else [f"its invoice is {row.state}"]
+    notes += _hindrances(connection, owner, tenant_id)
     return preview_statement(statement, generated_at, chosen, basis, notes)
+
+
+def _hindrances(connection: Connection, account_id: int, tenant_id: int) -> list[str]:
+    """What must be mended before Stripe can be asked, whatever the month comes to."""
+    link = setup_store.link_in_force(connection, account_id)
+    unlinked = ["it cannot be sent yet: no Stripe account is linked"] if link is None else []
+    obstacle = customer_store.obstacle(customer_store.billing_details(connection, tenant_id))
+    return unlinked + ([f"it cannot be sent yet: {obstacle.replace('_', ' ')}"] if obstacle else [])
 
 
 def _asked(
@@ -180,9 +195,14 @@ def _plan(connection: Connection, asked: OneTimeInvoice, payer: Payer, now: date
     return plan
 
 
-def _shown(plan: ToBill, asked: OneTimeInvoice, payer: Payer) -> Preview:
-    month = asked.month or str(Period.of(plan.send_at))
-    return preview_one_time(plan, payer.account, payer.tenant, month, payer.currency)
+def _shown(
+    connection: Connection, tenant_id: int, plan: ToBill, asked: OneTimeInvoice, payer: Payer
+) -> Preview:
+    month = Period.parse(asked.month) if asked.month else Period.of(plan.send_at)
+    judged = fee_store.judged_at(connection, tenant_id, month.first_day, plan.send_at)
+    owed = judged is not None and not fee_store.is_charged(connection, judged.statement_id)
+    fee = judged.fee if judged is not None and owed else None
+    return preview_one_time(plan, payer.account, payer.tenant, str(month), payer.currency, fee)
 
 
 def _send(engine: Engine, account: str, made: Asked, *, as_json: bool) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated
 
 import typer
-import yaml
-from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, Engine
 
 from attribution import changes_store
@@ -20,13 +18,11 @@ from invoicing.profile import BillingProfile
 from invoicing.setup_store import SetupRefusedError, StripeLink
 from pipeline.cli import session
 from pipeline.cli.directory import AccountCode, AccountId
+from pipeline.cli.files import read_file
 from pipeline.cli.output import EXIT_WAITING, AsJson, Refused, say, show
 from pipeline.clock import utc_now
 from pipeline.invoicer import stripe_gateway
 from rollup.months_store import database_now
-
-_file_bytes_max: Final = 1_000_000
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -118,8 +114,25 @@ def profile_apply(
 ) -> None:
     """Make the next version of a tenant's billing profile; it works for statements generated from now on.
 
-    With taxes on, Stripe must know the tenant's address: its location check comes first.
-    """
+    With taxes on, Stripe must know the tenant's address: its location check comes first. A file, with every kind of product:
+
+    \b
+    billing_day: 20          # 29 to 31: the last day of shorter months
+    currency: USD
+    auto_charge: false       # true: charge the payment method, if there is one
+    terms_days: 30           # of an invoice that is sent
+    taxes: false             # true: each product needs a tax_code, txcd_…
+    products:
+    - {kind: flat, description: Platform, price: "25", quantity: "1"}
+    - {kind: minutes, description: Calls, usage_classes: [outbound_conversational],
+       price: "0.012", included_minutes: "500", measure: billed}
+    - {kind: service_events, description: Names, usage_class: caller_id_lookup, price: "0.008"}
+    - {kind: numbers, description: Local numbers, usage_class: number_local, price: "1.50"}
+    - {kind: peak_channels, description: Channels, price: "10"}
+    - {kind: cost_plus, description: At cost, markup_percent: "20"}
+
+    `invoice preview --profile FILE` tries it without applying it.
+    """  # noqa: D301 (typer's mark for lines that are not to be joined)
     profile = read_file(file, BillingProfile, "billing profile")
     with session.database("profile apply") as engine:
         try:
@@ -153,21 +166,6 @@ def profile_end(account: AccountCode, tenant: AccountId) -> None:
         if not setup_store.end_profile(connection, tenant_id, database_now(connection)):
             raise Refused(f"tenant {tenant!r} has no billing profile")
     say(f"{tenant} is not billed any more")
-
-
-def read_file(file: Path, model: type[_Model], what: str, **defaults: Any) -> _Model:  # noqa: ANN401 (any field)
-    """A YAML or JSON file as a model; each fault is named with its place."""
-    try:
-        if file.stat().st_size > _file_bytes_max:
-            raise Refused(f"{file} is larger than {_file_bytes_max} bytes")
-        read = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refused(f"{file} cannot be read: {error}") from error
-    try:
-        return model.model_validate(defaults | read if isinstance(read, dict) else read)
-    except ValidationError as error:
-        wrong = "\n".join(f"  {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise Refused(f"{file} is no {what}:\n{wrong}") from None
 
 
 def gateway() -> StripeGateway:

@@ -137,7 +137,7 @@ def reseller(
     return Reseller(database, database_url, kafka, topics(statements=2, periods=1), sandbox, tmp_path)
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 40.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import text
 
 from invoicing import setup_store
-from invoicing.gateway import StripeGateway, Unlimited
+from invoicing.door import Unlimited
+from invoicing.gateway import StripeGateway
 from invoicing.invoicer import Worked
 from invoicing.outcomes import Outcome
 from invoicing.states import State
@@ -188,7 +189,7 @@ def test_two_invoicers_across_midnight_ask_for_the_same_draft(world: World, may:
     world.sandbox.set_faults({"action": "slow", "seconds": 1.0, "path": "/v1/invoices$"})
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(world.work, may)
-        while world.sandbox.requests < 3:  # find the customer, make it, begin the draft
+        while world.sandbox.requests < 3 and not first.done():  # find the customer, make it, begin the draft
             time.sleep(0.01)
         world.clock.move(utc(2026, 6, 26, 0, 1))
         world.work(may)
@@ -223,6 +224,21 @@ def test_any_request_may_fail_once_or_lose_its_reply(
 def test_the_library_itself_repeats_a_lost_request_under_the_same_key(world: World, may: UUID) -> None:
     world.sandbox.set_faults({"action": "reset", "path": "/v1/invoices$", "commit": True})
     assert world.work(may, world.gateway(network_retries_max=2)) is Worked.DONE
+    assert_one_whole_invoice(world, may)
+    assert len(world.in_stripe()) == 1
+
+
+def test_who_retries_a_waiting_invoice_does_not_overtake_a_request_that_is_still_under_way(
+    world: World, may: UUID
+) -> None:
+    hasty = world.gateway(timeout_seconds=(3, 0.2))
+    world.sandbox.set_faults({"action": "slow", "path": "/v1/invoices$", "seconds": 1.0})
+    assert world.work(may, hasty) is Worked.LATER
+    world.retry(may)
+    world.work(may, hasty)
+    while world.sandbox.traffic.under_way:
+        time.sleep(0.02)
+    world.work_until_settled(may)
     assert_one_whole_invoice(world, may)
     assert len(world.in_stripe()) == 1
 

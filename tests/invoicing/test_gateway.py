@@ -164,6 +164,14 @@ def test_a_500_that_stripe_keeps_under_the_key_spends_it(gateway: StripeGateway,
     assert again == TemporaryFailure("Stripe answered 500", key_is_spent=True)
 
 
+def test_a_permission_that_was_taken_away_is_no_refusal_of_the_request(
+    gateway: StripeGateway, sandbox: Sandbox
+) -> None:
+    sandbox.set_faults({"action": "status", "status": 403})  # without a code that names the account as lost
+    assert isinstance(gateway.create_customer(ACCOUNT, WHO, "key"), RefusedPermission)
+    assert isinstance(gateway.create_customer(ACCOUNT, WHO, "key"), Ok)
+
+
 def test_a_network_that_is_down_is_temporary(sandbox: Sandbox) -> None:
     nowhere = StripeGateway("sk_test_sandbox", api_base="http://127.0.0.1:9", network_retries_max=0)
     assert nowhere.create_customer(ACCOUNT, WHO, "key") == TemporaryFailure("Stripe could not be reached")

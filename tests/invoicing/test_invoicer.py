@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
+from sqlalchemy import text
 
 from invoicing import customer_store, setup_store
 from invoicing.news_store import Receipt
@@ -107,6 +108,29 @@ def test_a_profile_that_ended_while_its_invoice_was_still_to_be_made_bills_it(wo
     assert world.listed(may).send_at == utc(2026, 6, 25, 0, 5), "its day is past: at once"
 
 
+@pytest.mark.parametrize(
+    ("ended_at", "cents"),
+    [(utc(2026, 4, 10), 12_00), (utc(2026, 5, 1), 12_00), (utc(2026, 5, 1, 0, 1), 37_00)],
+)
+def test_an_ended_tenant_pays_for_late_usage_and_for_no_flat_item_of_a_month_it_did_not_see(
+    world: World, ended_at: datetime, cents: int
+) -> None:
+    tenant_id = world.tenant()
+    flat = {"kind": "flat", "description": "Platform", "price": "25"}
+    world.bill(tenant_id, utc(2026, 3, 1), profile(flat, {**OUTBOUND, "price": "0.012"}))
+    with world.engine.begin() as connection:
+        connection.execute(text("alter table tenants disable trigger all"))
+        connection.execute(
+            text("update tenants set ended_at = :at where id = :id"), {"at": ended_at, "id": tenant_id}
+        )
+    may = world.received(usage(seconds=60_000, cost="9.50", period="2026-04", late=True))
+    world.work(may)
+    assert [invoice["subtotal"] for invoice in world.in_stripe()] == [cents]
+    nothing = world.received(period="2026-06")
+    world.work(nothing)
+    assert world.listed(nothing).state == State.NOTHING_TO_BILL
+
+
 def test_a_billing_day_already_past_sends_at_once(world: World) -> None:
     world.bill(world.tenant(), utc(2026, 5, 15), profile(billing_day=1))
     may = world.received(BUSY)
@@ -177,51 +201,36 @@ def test_late_usage_counts_for_the_fee(world: World) -> None:
     assert world.fees() == []
 
 
-def test_a_draft_deleted_before_its_day_costs_nothing_and_is_made_anew_only_by_command(world: World) -> None:
+def test_a_key_that_stripe_does_not_accept_is_said_with_what_helps(world: World) -> None:
     world.bill(world.tenant(), utc(2026, 5, 1))
-    may = world.received(usage(seconds=6_000, cost="4.99"))
+    may = world.received(BUSY)
+    world.sandbox.set_faults({"action": "status", "status": 401, "method": "GET"})
     world.work(may)
-    world.sandbox.books(STRIPE_ACCOUNT).delete_invoice(str(world.listed(may).stripe_invoice))
-    world.clock.move(HALF_PAST)
-    assert world.refresh(may) == State.DELETED
-    world.work(may)
-    assert (world.in_stripe(), world.fees()) == ([], [])
-    assert world.retry(may) == State.RECEIVED
-    world.work(may)
-    (invoice,) = world.in_stripe()
-    assert (invoice["subtotal"], world.listed(may).state) == (1_20, State.SCHEDULED)
-
-
-def test_an_invoice_that_can_no_longer_be_read_is_assumed_sent(world: World) -> None:
-    world.bill(world.tenant(), utc(2026, 5, 1))
-    may = world.received(usage(seconds=6_000, cost="4.99"))
-    world.work(may)
-    with world.engine.begin() as connection:
-        setup_store.unlink_stripe(connection, world.account_id, world.clock())
-    world.clock.move(HALF_PAST)
-    assert world.refresh(may) == State.ASSUMED_SENT
-    assert world.fees() == [("5.00", "assumed")]
-    assert world.in_stripe()[0]["status"] == "open"
-
-
-def test_a_draft_that_stripe_could_not_finalise_is_said(world: World) -> None:
-    world.bill(world.tenant(), utc(2026, 5, 1))
-    may = world.received(usage(seconds=6_000, cost="4.99"))
-    world.work(may)
-    world.sandbox.books(STRIPE_ACCOUNT).finalization_failures["*"] = "The address is not known."
-    world.clock.move(HALF_PAST)
-    assert world.refresh(may) == State.FINALIZATION_FAILED
-    assert (world.listed(may).reason, world.fees()) == ("The address is not known.", [])
-    world.sandbox.books(STRIPE_ACCOUNT).finalization_failures.clear()
-    assert world.retry(may) == State.DRAFTING
-    world.work(may)
-    world.clock.move(utc(2026, 6, 20, 14))
-    assert world.refresh(may) == State.SENT
+    listed = world.listed(may)
+    assert (listed.state, listed.reason) == (State.DRAFTING, "Stripe does not accept our API key")
+    assert "STRIPE_API_KEY" in str(listed.remedy)
 
 
 def test_a_profile_before_the_address_is_validated_is_refused(world: World) -> None:
     tenant_id = world.tenant(validated=False)
     with pytest.raises(SetupRefusedError, match="address is not validated"):
+        world.bill(tenant_id, utc(2026, 5, 1))
+
+
+def test_no_version_of_a_profile_is_made_before_the_latest_one(world: World) -> None:
+    tenant_id = world.tenant()
+    world.bill(tenant_id, utc(2026, 5, 1))
+    for made_at in (utc(2026, 4, 30), utc(2026, 5, 1)):
+        with pytest.raises(SetupRefusedError, match="history does not change"):
+            world.bill(tenant_id, made_at)
+
+
+def test_no_profile_is_made_for_a_tenant_that_ended(world: World) -> None:
+    tenant_id = world.tenant()
+    with world.engine.begin() as connection:
+        connection.execute(text("alter table tenants disable trigger all"))
+        connection.execute(text("update tenants set ended_at = '2026-05-01Z'"))
+    with pytest.raises(SetupRefusedError, match="the tenant has ended"):
         world.bill(tenant_id, utc(2026, 5, 1))
 
 
@@ -282,6 +291,21 @@ def test_a_customer_that_existed_is_used_and_left_alone(world: World) -> None:
     assert theirs == before
     world.clock.move(HALF_PAST)
     assert (world.refresh(may), world.listed(may).reason) == (State.SENT, "paid")
+
+
+def test_a_coupon_that_a_customer_has_in_stripe_lessens_no_invoice(world: World) -> None:
+    tenant_id = world.tenant()
+    world.bill(tenant_id, utc(2026, 5, 1))
+    theirs = world.sandbox.books(STRIPE_ACCOUNT).create_customer({"email": "old@example.com"})
+    theirs["discount"] = {"coupon": {"percent_off": 10}}
+    with world.engine.begin() as connection:
+        customer_store.save_customer(
+            connection, tenant_id, STRIPE_ACCOUNT, theirs["id"], "theirs", world.clock()
+        )
+    world.work(world.received(BUSY))
+    (invoice,) = world.in_stripe()
+    assert (invoice["subtotal"], invoice["total"]) == (12_00, 12_00)
+    assert theirs["discount"] == {"coupon": {"percent_off": 10}}
 
 
 def test_auto_charge_without_a_payment_method_is_sent_with_terms_and_that_is_said(world: World) -> None:

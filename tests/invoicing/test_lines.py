@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing.lines import InvoiceLine, charge_minor, invoice_lines, subtotal_minor
+from invoicing.lines import InvoiceLine, charge_minor, product_lines, subtotal_minor
 from invoicing.plan import Blocked, NothingToBill, ToBill, plan_invoice
 from invoicing.profile import BillingProfile
 from invoicing.schedule import ProfileVersion
@@ -20,7 +20,7 @@ MAY, APRIL = "2026-05", "2026-04"
 
 
 def only_line(definition: BillingProfile, *lines: StatementLine, **fields: int) -> InvoiceLine:
-    (line,) = invoice_lines(statement(*lines, **fields), definition)  # type: ignore[arg-type]
+    (line,) = product_lines(statement(*lines, **fields), definition.products)  # type: ignore[arg-type]
     return line
 
 
@@ -32,6 +32,16 @@ def test_minutes_are_seconds_times_price_over_sixty_rounded_once() -> None:
 
 def test_half_a_cent_is_rounded_up() -> None:
     assert only_line(profile({**OUTBOUND, "price": "0.005"}), usage(seconds=60)).amount_minor == 1
+
+
+@pytest.mark.parametrize(
+    ("currency", "quantity", "minor"),
+    [("JPY", "149", 1), ("JPY", "150", 2), ("USD", "150", 150), ("KWD", "0.149", 1), ("KWD", "0.15", 2)],
+)
+def test_an_amount_is_rounded_to_its_currencys_own_smallest_unit(
+    currency: str, quantity: str, minor: int
+) -> None:
+    assert charge_minor(Decimal(quantity), "item", Decimal("0.01"), currency) == minor
 
 
 def test_classes_of_one_product_share_its_included_minutes() -> None:
@@ -53,7 +63,7 @@ def test_classes_of_one_product_share_its_included_minutes() -> None:
 def test_late_usage_has_a_line_of_its_own_month_and_consumes_no_included_minutes() -> None:
     late = usage(seconds=600, period=APRIL, late=True)
     definition = profile({**OUTBOUND, "price": "0.01", "included_minutes": "10"})
-    lines = invoice_lines(statement(usage(seconds=1_200), late), definition)
+    lines = product_lines(statement(usage(seconds=1_200), late), definition.products)
     assert amounts(lines) == {"1.2026-05": 10, "1.2026-04": 10}
     assert lines[1].description == (
         "Outbound minutes: 10 min at USD 0.01 a minute, late usage of April 2026 (UTC)"
@@ -78,7 +88,7 @@ def test_numbers_channels_events_and_flat_items_are_counted() -> None:
         {"kind": "flat", "description": "Support", "price": "25", "quantity": "2"},
     )
     body = statement(usage("caller_id_lookup", attempts=1_000), numbers=held, peak=7)
-    lines = invoice_lines(body, definition)
+    lines = product_lines(body, definition.products)
     assert [(line.amount_minor, line.description) for line in lines] == [
         (4_50, "Local numbers: 3 numbers at USD 1.5, May 2026 (UTC)"),
         (4_00, "Toll-free: 1 number at USD 4, May 2026 (UTC)"),
@@ -92,14 +102,14 @@ def test_cost_plus_marks_up_what_the_carrier_charged_numbers_included() -> None:
     held = (NumbersHeld(usage_class="number_local", count=1, cost=Decimal("1.000000")),)
     definition = profile({"kind": "cost_plus", "description": "Usage", "markup_percent": "20"})
     body = statement(usage(cost="10.123456"), usage(cost="2", period=APRIL, late=True), numbers=held)
-    lines = invoice_lines(body, definition)
+    lines = product_lines(body, definition.products)
     assert amounts(lines) == {"1.2026-05": 13_35, "1.2026-04": 2_40}
     assert lines[0].description == "Usage: cost USD 11.123456 plus 20 %, May 2026 (UTC)"
 
 
 def test_a_line_that_comes_to_nothing_is_left_out() -> None:
     definition = profile({**OUTBOUND, "price": "0.01", "included_minutes": "500"})
-    assert invoice_lines(statement(usage(seconds=600)), definition) == ()
+    assert product_lines(statement(usage(seconds=600)), definition.products) == ()
 
 
 def test_a_flat_item_is_billed_without_any_usage() -> None:
@@ -130,7 +140,7 @@ def test_months_never_mix_and_each_line_is_within_half_a_cent(
         for i, seconds in enumerate(late_seconds)
     ]
     body = statement(usage(seconds=1_000_000), *late)
-    lines = invoice_lines(body, profile({**OUTBOUND, "price": str(price)}))
+    lines = product_lines(body, profile({**OUTBOUND, "price": str(price)}).products)
     assert len({line.key for line in lines}) == len(lines)
     assert len(lines) <= 5
     exact = Fraction(price) * (1_000_000 + sum(late_seconds)) / 60 * 100

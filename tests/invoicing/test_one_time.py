@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing import one_time_store
-from invoicing.gateway import StripeGateway
 from invoicing.invoicer import Worked
 from invoicing.listing_store import InvoiceListing, list_invoices
 from invoicing.one_time import NotAskedFor, OneTimeInvoice, Payer, plan_one_time
-from invoicing.outcomes import Outcome
 from invoicing.plan import ToBill
 from invoicing.refresh import refresh_invoice
 from invoicing.retry_store import retry_invoice
@@ -25,6 +22,7 @@ from invoicing.setup_store import SetupRefusedError
 from invoicing.states import State
 from tests.invoicing.builders import OUTBOUND, STRIPE_ACCOUNT, World, profile, statement, usage, utc
 from tests.invoicing.conftest import CommandLine
+from tests.invoicing.test_crashes import DyingGateway, Killed
 
 TENANT = "bigcustomer.mypbx.com"
 BUSY = usage(seconds=60_000, cost="9.50")
@@ -109,31 +107,12 @@ def test_a_key_of_the_callers_own_names_one_invoice_and_one_content(world: World
         ask(world, asked(SETUP), "order-17")
 
 
-class Killed(BaseException):
-    """SIGKILL, as far as the code under test can tell."""
-
-
-class DyingGateway(StripeGateway):
-    """Dies after Stripe has done the n-th thing asked of it."""
-
-    def __init__(self, url: str, dies_at: int) -> None:
-        super().__init__("sk_test_sandbox", api_base=url, network_retries_max=0)
-        self.calls, self._dies_at = 0, dies_at
-
-    def _call(self, account: str, request: Callable[[], Any]) -> Outcome[Any]:
-        self.calls += 1
-        outcome = super()._call(account, request)
-        if self.calls == self._dies_at:
-            raise Killed
-        return outcome
-
-
 @pytest.mark.parametrize("dies_at", range(1, 9))
 def test_killed_at_any_step_it_is_one_whole_invoice_in_the_end(world: World, dies_at: int) -> None:
     world.tenant()
     extra = ask(world, asked())
     with pytest.raises(Killed):
-        world.invoicer(DyingGateway(world.sandbox.url, dies_at)).work(extra)
+        world.invoicer(DyingGateway(world.sandbox.url, dies_at, after=True)).work(extra)
     assert ask(world, asked()) == extra
     assert world.invoicer().work(extra) is Worked.DONE
     [invoice] = world.in_stripe()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from uuid import UUID
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from invoicing.phantom import CurrencyWithoutFeeError, phantom_fee
+from invoicing.refresh import refresh_invoice
 from invoicing.setup_store import SetupRefusedError
+from invoicing.states import State
+from rollup.months_store import database_now
 from schemas.statements import NumbersHeld
 from tests.invoicing.builders import STRIPE_ACCOUNT, World, profile, usage, utc
 from tests.invoicing.conftest import CommandLine
@@ -111,6 +117,53 @@ def test_fees_are_listed_by_month_and_added_up(charged: World, type_: CommandLin
     ]
     assert "10.000000" in type_("fees").out
     assert type_("fees", "--period", "2026-04", "--json").json == []
+
+
+ONE_TIME = ("invoice", "one-time", "reseller", "bigcustomer.mypbx.com", "--item", "Platform=25")
+
+
+@pytest.mark.parametrize("named", [("--month", "2026-05"), ()], ids=["of a month", "of no month"])
+def test_a_one_time_invoice_to_a_phantom_costs_the_fee_of_the_statement_that_shows_it_is_one(
+    world: World, type_: CommandLine, named: tuple[str, ...]
+) -> None:
+    world.tenant()
+    april = world.close_at(utc(2026, 5, 3, 1), usage(cost="50", period="2026-04"), period="2026-04")
+    may = world.close_at(utc(2026, 6, 3, 1), TINY)
+    for statement_id in (april, may):
+        world.work(statement_id)
+    assert type_(*ONE_TIME, *named, "--preview", "--json").json["phantom_fee"] == "5.00"
+    sent = [type_(*ONE_TIME, *named, *again, "--json").json for again in ((), ("--again",))]
+    assert world.fees() == []
+    world.clock.move(world.clock() + timedelta(minutes=10))
+    for each in sent:
+        assert refresh_invoice(world.invoicer(), UUID(each["invoice_id"])) == State.SENT
+        assert world.fees() == [("5.00", "sent")], "once for a statement, however many invoices are sent"
+    assert type_(*ONE_TIME, *named, "--again", "--preview", "--json").json["phantom_fee"] is None
+    [fee] = type_("fees", "--json").json
+    assert (fee["period"], fee["statement_id"]) == ("2026-05", str(may))
+
+
+def test_a_one_time_invoice_to_who_uses_the_carrier_or_has_no_statement_yet_costs_no_fee(
+    world: World, type_: CommandLine
+) -> None:
+    world.tenant()
+    assert type_(*ONE_TIME, "--preview", "--json").json["phantom_fee"] is None
+    sent = type_(*ONE_TIME, "--json").json
+    world.clock.move(world.clock() + timedelta(minutes=6))
+    world.close_at(world.clock(), TINY)  # it came after the invoice was asked for
+    assert refresh_invoice(world.invoicer(), UUID(sent["invoice_id"])) == State.SENT
+    assert world.fees() == []
+
+
+def test_the_monthly_invoice_and_a_one_time_one_of_its_month_cost_one_fee(
+    charged: World, type_: CommandLine
+) -> None:
+    with charged.engine.begin() as connection:
+        charged.clock.move(database_now(connection))
+    sent = type_(*ONE_TIME, "--month", "2026-05", "--json").json
+    charged.clock.move(charged.clock() + timedelta(minutes=6))
+    assert refresh_invoice(charged.invoicer(), UUID(sent["invoice_id"])) == State.SENT
+    assert charged.fees() == [("5.00", "sent")]
 
 
 def test_an_account_in_a_currency_without_a_fee_is_refused_before_anything_is_set_up(world: World) -> None:

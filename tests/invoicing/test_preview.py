@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing.lines import InvoiceLine, exact_charge, invoice_lines
+from invoicing.lines import InvoiceLine, exact_charge, product_lines
 from invoicing.plan import ToBill, plan_invoice
 from invoicing.preview import Chosen, choose_version, preview_statement
 from invoicing.schedule import ProfileVersion
@@ -138,7 +138,7 @@ def test_each_line_is_traced_back_to_the_statements_lines_that_it_counts(
     ]
     body = statement(*lines, numbers=HELD, peak=peak)
     without_allowance = [each for each in EVERY_PRODUCT if "included_minutes" not in each]
-    for line in invoice_lines(body, profile(*without_allowance)):
+    for line in product_lines(body, profile(*without_allowance).products):
         assert _counted(line, sources(line, body)) == line.quantity
         assert exact_charge(line.quantity, line.unit, line.unit_price) > 0
 
@@ -209,3 +209,30 @@ def test_a_total_that_stripe_would_not_take_is_shown_and_refused(world: World, t
 def test_a_month_that_the_ledger_does_not_have_is_refused(world: World, type_: CommandLine) -> None:
     world.bill(world.tenant(), utc(2026, 5, 1))
     assert "no month of this ledger" in type_(*PREVIEW[:-1], "2031-01", code=1).err
+
+
+def test_what_hinders_the_sending_is_said_beside_the_lines(world: World, type_: CommandLine) -> None:
+    tenant_id = world.tenant()
+    world.bill(tenant_id, utc(2026, 5, 1))
+    world.close_at(GENERATED, usage(seconds=60_000, cost="9.50"))
+    world.details(tenant_id, billing_email="")
+    type_("stripe", "unlink", "reseller")
+    shown = type_(*PREVIEW, "--json").json
+    assert shown["subtotal"] == "12.00"
+    assert shown["notes"][1:] == [
+        "it cannot be sent yet: no Stripe account is linked",
+        "it cannot be sent yet: no billing email",
+    ]
+
+
+def test_an_account_whose_currency_has_no_fee_is_refused_a_preview_with_the_reason(
+    world: World, type_: CommandLine, tmp_path: Path
+) -> None:
+    world.tenant("kunde.example.com", account_id=world.account("eurotel", None, "EUR"))
+    world.close_at(
+        GENERATED, usage(seconds=60_000), account="eurotel", tenant="kunde.example.com", currency="EUR"
+    )
+    file = tmp_path / "profile.json"
+    file.write_text(profile({**OUTBOUND, "price": "0.02"}, currency="EUR").model_dump_json())
+    asked = ("invoice", "preview", "eurotel", "kunde.example.com", "2026-05", "--profile", str(file))
+    assert "no phantom fee is set for EUR" in type_(*asked, code=1).err

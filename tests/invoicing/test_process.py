@@ -21,6 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner
 
+import pipeline.invoicer
 from deploy.stack.broker import Broker
 from deploy.stack.child import Child
 from invoicing.listing_store import list_refused_events
@@ -42,7 +43,7 @@ from tests.conftest import MakeTopics
 from tests.invoicing.builders import World, statement, usage, utc
 
 BUSY = usage(seconds=60_000, cost="9.50")
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 
 
 def event(body: Statement) -> bytes:
@@ -128,6 +129,31 @@ def test_events_become_invoices_and_what_cannot_be_read_is_kept_and_stops_nothin
     with world.engine.begin() as connection:
         reasons = [refused.reason for refused in list_refused_events(connection)]
     assert reasons == ["malformed", "unknown_version", "unknown_version", "no_such_statement", "other_bytes"]
+
+
+def test_a_fault_of_ours_while_events_are_taken_ends_no_consumer(
+    world: World, kafka: Broker, topics: MakeTopics, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = topics(statements=1)["statements"]
+    body = statement(BUSY)
+    world.bill(world.tenant(), utc(2026, 5, 1))
+    world.close(body, world.clock())
+    publish(kafka, topic, event(body))
+    faults = iter([ValueError("of a kind that nobody thought of")])
+    take = pipeline.invoicer.take_event
+
+    def taken(*arguments: Any) -> Any:
+        for fault in faults:
+            raise fault
+        return take(*arguments)
+
+    monkeypatch.setattr(pipeline.invoicer, "take_event", taken)
+    monkeypatch.setattr(pipeline.invoicer, "CONSUMER_REST_SECONDS", 0.1)
+    wanted = settings(
+        kafka_bootstrap_servers=kafka.bootstrap_servers, statements_topic=topic, stripe_api_base=sandbox.url
+    )
+    with running(world, wanted):
+        eventually(lambda: scheduled(world) == 1)
 
 
 def test_one_accounts_outage_does_not_hold_up_another(
@@ -265,6 +291,25 @@ def test_an_account_is_worked_on_by_one_process_until_its_connection_is_lost(wor
     others.close()
 
 
+def test_what_another_process_is_at_work_on_is_left_to_it_and_not_waited_for(
+    world: World, sandbox: Sandbox
+) -> None:
+    taken_id, (theirs,) = an_account_of(world, "taken", 1)
+    _, (ours,) = an_account_of(world, "free", 1)
+    others, stop = AccountLocks(world.engine), threading.Event()
+    assert others.take(taken_id)
+    wanted = settings(stripe_api_base=sandbox.url, stripe_api_key=None)
+    thread = threading.Thread(target=work_off, args=(wanted, world.engine, stop, lambda _: None, world.clock))
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    ended = not thread.is_alive()
+    stop.set()
+    thread.join()
+    others.close()
+    assert ended
+    assert (world.listed(theirs).state, world.listed(ours).state) == (State.RECEIVED, State.SCHEDULED)
+
+
 def test_how_far_an_account_is_and_how_long_it_may_take_is_told(world: World, sandbox: Sandbox) -> None:
     an_account_of(world, "told", 5)
     told: list[Standing] = []
@@ -295,7 +340,7 @@ def test_the_command_line_works_off_what_is_due_and_says_what_is_left(
 FROZEN = """
 import signal, sys, time
 from pipeline.signals import dying_when_frozen
-with dying_when_frozen(0.5) as alive:
+with dying_when_frozen(2.0) as alive:
     while True:
         alive()
         sys.stdout.write(f"{time.monotonic()}\\n")
@@ -312,7 +357,7 @@ def test_a_process_that_was_frozen_too_long_dies_before_it_does_anything(tmp_pat
     child.process.send_signal(signal.SIGSTOP)
     time.sleep(0.1)  # what was written before it stopped
     before = said.read_text()
-    time.sleep(1.0)
+    time.sleep(2.5)
     child.process.send_signal(signal.SIGCONT)
     assert child.process.wait(PATIENCE_SECONDS) == -signal.SIGALRM
     assert said.read_text() == before

@@ -14,6 +14,7 @@ from invoicing import customer_store
 from invoicing.profile import BillingProfile
 from invoicing.refresh import UNTAXED
 from invoicing.states import State
+from invoicing.tax_report import TaxedInvoice, tax_total
 from tests.invoicing.builders import OUTBOUND, STRIPE_ACCOUNT, World, profile, usage, utc
 from tests.invoicing.conftest import CommandLine
 
@@ -209,3 +210,27 @@ def test_the_tax_report_says_when_stripe_gives_no_answer(world: World, type_: Co
 def test_a_tax_code_is_stripes(code: str) -> None:
     with pytest.raises(ValueError, match="tax_code"):
         profile({**OUTBOUND, "price": "1", "tax_code": code}, taxes=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "owed"),
+    [("open", 1), ("paid", 1), ("uncollectible", 1), ("void", 0), ("draft", 0), ("deleted", 0)],
+)
+def test_only_what_was_sent_and_stands_is_owed_taxes_on(status: str, owed: int) -> None:
+    one = TaxedInvoice(
+        tenant=TENANT,
+        kind="monthly",
+        invoice="in_1",
+        number=None,
+        status=status,
+        sent_at=None,
+        currency="USD",
+        subtotal=Decimal(37),
+        taxable=Decimal(37),
+        tax=Decimal("3.70"),
+        total=Decimal("40.70"),
+        note=None,
+        detail=(),
+    )
+    total = tax_total([one])
+    assert (0 if total is None else total.invoices) == owed
