@@ -17,9 +17,9 @@ import msgspec
 from attribution.attribute import Attributed, Attribution, Held, InputRules, Unattributed, attribute_each
 from attribution.direction import direct
 from attribution.directory import Directory
-from rollup.ledger import Coordinates, UsageRow, content_id, identity_of, usage_row
+from rollup.ledger import Coordinates, Identity, UsageRow, content_id, identity_of, usage_row
 from rollup.plausible import implausible
-from rollup.posting_store import HeldRow, QuarantineRow
+from rollup.posting_store import HeldRow, QuarantineRow, RefusedRow
 from rollup.rate import Rated, Unrated, rate
 from rollup.tariffs import Tariffs
 from rollup.terms import AccountTerms, unowned
@@ -56,7 +56,7 @@ class SipContextRow(NamedTuple):
     kafka_offset: int
 
 
-Outcome = UsageRow | HeldRow | QuarantineRow | SipContextRow | Ignored
+Outcome = UsageRow | HeldRow | QuarantineRow | RefusedRow | SipContextRow | Ignored
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -160,21 +160,43 @@ def usage(
     record: CallRecord,
     attribution: Attributed | Unattributed,
     snapshot: Snapshot,
-) -> UsageRow | QuarantineRow:
+) -> UsageRow | QuarantineRow | RefusedRow:
     """The ledger row of a record whose tenant is decided, or why it must not be posted (L6, L8)."""
     account_id = attribution.account_id
     terms = _terms(account_id, spec, snapshot)
     refusal = implausible(record, terms, message.received_at, snapshot.oldest)
     if refusal is not None:
-        return quarantined(
+        row = quarantined(
             spec.position_id, message, refusal.reason, refusal.detail, account_id, record.started_at
         )
+        return _refused(record, row) if refusal.by_terms else row
     match rate(record, terms, snapshot.tariffs):
         case Unrated(detail):
-            return quarantined(spec.position_id, message, "unrated", detail, account_id, record.started_at)
+            return _refused(
+                record,
+                quarantined(spec.position_id, message, "unrated", detail, account_id, record.started_at),
+            )
         case Rated() as rated:
             received = Coordinates(message.received_at, spec.position_id, message.offset)
             return usage_row(record, attribution, rated, terms.home_country, received)
+
+
+def _refused(record: CallRecord, row: QuarantineRow) -> RefusedRow:
+    """A record that stands in quarantine, because nothing but its owner's terms speaks against it."""
+    return RefusedRow(
+        identity=_identity(record),
+        content=content_id(record),
+        switch=record.switch,
+        record_id=record.id,
+        started_at=record.started_at,
+        position_id=row.position_id,
+        kafka_offset=row.kafka_offset,
+        detained=row,
+    )
+
+
+def _identity(record: CallRecord) -> Identity:
+    return identity_of(record.started_at.date(), record_digest(record.switch, record.id))
 
 
 def held_row(spec: InputSpec, message: Message, record: CallRecord, held: Held) -> HeldRow:
@@ -182,7 +204,7 @@ def held_row(spec: InputSpec, message: Message, record: CallRecord, held: Held) 
     until = record.started_at if held.reason == "clock_ahead" else message.received_at + spec.sip_wait
     assert message.value is not None
     return HeldRow(
-        identity=identity_of(record.started_at.date(), record_digest(record.switch, record.id)),
+        identity=_identity(record),
         content=content_id(record),
         reason=held.reason,
         hold_until=until,

@@ -110,6 +110,7 @@ LEDGER_COLUMNS: Final = (
     *("answered", "answered_seconds", "billed_seconds", "cost"),
     *("received_at", "position_id", "kafka_offset"),
 )
+identity_bytes: Final = 20
 _IDENTITY: Final = Struct(">i16s").pack
 _DATE: Final = Struct(">i").unpack_from
 _HEAD: Final = Struct(">i4si16si16s").pack

@@ -45,7 +45,7 @@ def test_an_ordinary_call_is_believed() -> None:
 def test_a_contradiction_is_implausible_and_says_what_it_is(
     fields: dict[str, Any], detail: str, rest: dict[str, Any]
 ) -> None:
-    assert judged(**rest | fields) == Refusal("implausible", detail)
+    assert judged(**rest | fields) == Refusal("implausible", detail, by_terms="currency" in fields)
 
 
 def test_a_call_of_exactly_a_day_is_believed() -> None:
