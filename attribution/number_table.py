@@ -83,10 +83,8 @@ class NumberTable:
         if not changes.numbers.size:
             return self
         numbers = np.unique(changes.numbers)
-        lately = self._recent.known(numbers)
-        before = self._settled.columns.of_numbers(numbers[~lately])
-        known = before.updated(self._recent.columns.of_numbers(numbers[lately]))
-        recent = self._recent.columns.replaced(known.updated(changes))
+        settled, lately = (each.columns.of_numbers(numbers) for each in (self._settled, self._recent))
+        recent = self._recent.columns.replaced(settled.updated(lately).updated(changes))
         if len(recent.numbers) > _recent_max(len(self._settled)):
             return NumberTable.of(self._settled.columns.replaced(recent))
         return NumberTable(self._settled, SortedNumbers(recent))
