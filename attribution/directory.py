@@ -12,7 +12,8 @@ from datetime import datetime
 
 from attribution.assets import Account, IpAssignment, NumberAssignment, Tenant, to_microseconds
 from attribution.network_table import NetworkTable
-from attribution.number_table import NumberColumns, NumberOwner, NumberTable
+from attribution.number_columns import NumberColumns, NumberOwner
+from attribution.number_table import NumberTable
 from schemas.network import Address, parsed
 
 __all__ = ["Account", "Changes", "Directory", "IpAssignment", "NumberAssignment", "NumberOwner", "Tenant"]
@@ -51,19 +52,23 @@ class Directory:
     def of(cls, as_of: datetime, rows: Changes, numbers: NumberColumns | None = None) -> Directory:
         """A snapshot of rows; numbers by the million come as `numbers`, in any order, which this sorts."""
         columns = (numbers or NumberColumns.of(())).sort()
-        empty = cls(as_of, {}, _Tenants({}, {}, {}), NumberTable(columns), NetworkTable())
+        empty = cls(as_of, {}, _Tenants({}, {}, {}), NumberTable.of(columns), NetworkTable())
         return empty.refreshed(rows, as_of)
 
-    def refreshed(self, changes: Changes, as_of: datetime) -> Directory:
-        """The snapshot as of a later fence, with what was made or ended since this one; cheap, nothing is re-sorted."""
+    def refreshed(self, changes: Changes, as_of: datetime, numbers: NumberColumns | None = None) -> Directory:
+        """The snapshot as of a later fence, with what was made or ended since this one; cheap, nothing is re-sorted.
+
+        Changed numbers may come as `numbers` as well, in any order.
+        """
         accounts = self._accounts
         if changes.accounts:
             accounts = {**accounts, **{account.id: account for account in changes.accounts}}
+        table = self._numbers.changed(changes.numbers)
         return Directory(
             as_of,
             accounts,
             self._tenants.changed(changes.tenants),
-            self._numbers.changed(changes.numbers),
+            table if numbers is None else table.changed_by(numbers),
             self._networks.changed(changes.ips),
         )
 

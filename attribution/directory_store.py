@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, text
 
-from attribution.assets import Account, IpAssignment, NumberAssignment, Tenant
+from attribution.assets import Account, IpAssignment, Tenant
 from attribution.columns_store import Progress, no_progress, read_columns
 from attribution.directory import Changes, Directory
-from attribution.number_table import NumberColumns
+from attribution.number_columns import NumberColumns
 from schemas.locks import Lock
 from schemas.network import network
 
@@ -25,10 +25,9 @@ changes_max: Final = (
 
 _Row = Row[*tuple[Any, ...]]
 
-# columns of tenants and numbers in the order of `Tenant` and `NumberAssignment`
+# columns of tenants in the order of `Tenant`
 _ACCOUNTS: Final = "select id, code, currency, home_country, domestic_regions from accounts where "
 _TENANTS: Final = "select id, account_id, code, made_at, ended_at from tenants where "
-_NUMBERS: Final = "select id, number, account_id, tenant_id, made_at, ended_at from number_assignments where "
 _IPS: Final = "select id, network::text as network, account_id, tenant_id, default_tenant_id, made_at, ended_at from ip_assignments where "
 _MADE: Final = "made_at <= :as_of"
 _MADE_SINCE: Final = "made_at > :after and made_at <= :as_of"
@@ -37,9 +36,15 @@ _HOW_MANY: Final = (
     f"select count(*) from (select from number_assignments where {_CHANGED_SINCE} limit :enough) as changed"  # noqa: S608 (constants of this file)
 )
 
-_NUMBER_COLUMNS: Final = """
+# of numbers in the order of `NumberColumns`
+_NUMBERS: Final = """
     select substr(number, 2)::bigint, made_at, coalesce(ended_at, 'infinity'), id, account_id, coalesce(tenant_id, 0)
-    from number_assignments where made_at <= %(as_of)s"""
+    from number_assignments where """
+_NUMBERS_MADE: Final = _NUMBERS + "made_at <= %(as_of)s"
+_NUMBERS_CHANGED_SINCE: Final = (
+    _NUMBERS
+    + "((made_at > %(after)s and made_at <= %(as_of)s) or (ended_at > %(after)s and ended_at <= %(as_of)s))"
+)
 _NUMBER_COLUMNS_WIDTH: Final = 6
 
 
@@ -73,7 +78,7 @@ def load_directory(connection: Connection, as_of: datetime, progress: Progress =
         ips=[_ip(row) for row in _all(connection, _IPS + _MADE, at)],
     )
     progress(len(rows.accounts) + len(rows.tenants) + len(rows.ips))
-    columns = read_columns(connection, _NUMBER_COLUMNS, at, _NUMBER_COLUMNS_WIDTH, progress)
+    columns = read_columns(connection, _NUMBERS_MADE, at, _NUMBER_COLUMNS_WIDTH, progress)
     return Directory.of(as_of, rows, NumberColumns(*columns))
 
 
@@ -82,18 +87,13 @@ def refresh_directory(connection: Connection, before: Directory, as_of: datetime
     span = {"after": before.as_of, "as_of": as_of}
     if connection.execute(text(_HOW_MANY), span | {"enough": changes_max + 1}).scalar_one() > changes_max:
         return load_directory(connection, as_of)
-    return before.refreshed(load_changes(connection, before.as_of, as_of), as_of)
-
-
-def load_changes(connection: Connection, after: datetime, as_of: datetime) -> Changes:
-    """What was made or ended after one fence and up to a later one."""
-    span = {"after": after, "as_of": as_of}
-    return Changes(
+    changes = Changes(
         accounts=[_account(row) for row in _all(connection, _ACCOUNTS + _MADE_SINCE, span)],
         tenants=[Tenant(*row) for row in _all(connection, _TENANTS + _CHANGED_SINCE, span)],
-        numbers=[NumberAssignment(*row) for row in _all(connection, _NUMBERS + _CHANGED_SINCE, span)],
         ips=[_ip(row) for row in _all(connection, _IPS + _CHANGED_SINCE, span)],
     )
+    numbers = read_columns(connection, _NUMBERS_CHANGED_SINCE, span, _NUMBER_COLUMNS_WIDTH)
+    return before.refreshed(changes, as_of, NumberColumns(*numbers))
 
 
 def _all(connection: Connection, query: str, parameters: dict[str, datetime]) -> Sequence[_Row]:

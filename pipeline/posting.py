@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from operator import attrgetter
 from typing import Final, NamedTuple, assert_never
 
 from sqlalchemy import Connection, Engine
@@ -20,7 +21,7 @@ from pipeline import position_store
 from pipeline.prepare import Item, Message, SipContextRow, quarantined
 from rollup import posting_store as store
 from rollup.ledger import Identity, UsageRow, sums_of
-from rollup.posting_store import Count, HeldRow, QuarantineRow
+from rollup.posting_store import Asked, Count, HeldRow, QuarantineRow, RefusedRow
 from schemas.bulk import copy_line, copy_rows
 from schemas.decoded import Ignored
 
@@ -156,11 +157,12 @@ class Written(NamedTuple):
 class BatchRows(NamedTuple):
     """A batch by what is to be done with it; in-batch duplicates are already told apart.
 
-    `messages` are those that `usage` and `held` came from.
+    `messages` are those that `usage`, `held` and `refused` came from.
     """
 
     usage: dict[Identity, UsageRow]
     held: dict[Identity, HeldRow]
+    refused: dict[Identity, RefusedRow]
     messages: dict[Identity, Message]
     quarantine: list[QuarantineRow]
     contexts: list[SipContextRow]
@@ -179,16 +181,20 @@ def write(
     """
     counts: Counter[tuple[str, str]] = Counter()
     rows = sorted_out(items, counts)
+    _drop_standing(connection, rows, counts)
     if rows.usage:
         store.share_periods(connection)
         posted_to = store.posting_periods(connection)
-        _drop_held_already(connection, rows, counts)
         new = _post_usage(connection, rows, posted_to, counts, recent)
         store.add_usage(connection, shard, sums_of(new, posted_to))
         counts["posted", ""] += len(new)
     else:
         new = []
     _hold(connection, rows, counts)
+    _refuse(connection, rows, counts)
+    rows.quarantine.sort(
+        key=attrgetter("kafka_offset")
+    )  # a replay takes them in the order they were received
     store.quarantine(connection, rows.quarantine)
     for row in rows.quarantine:
         counts["quarantined", row.reason] += 1
@@ -199,22 +205,24 @@ def write(
 
 def sorted_out(items: Sequence[Item], counts: Counter[tuple[str, str]]) -> BatchRows:
     """A batch by what is to be done with each record; what needs no more than counting is counted."""
-    rows = BatchRows({}, {}, {}, [], [])
-    usage, held, messages = rows.usage, rows.held, rows.messages
+    rows = BatchRows({}, {}, {}, {}, [], [])
+    usage, held, refused, messages = rows.usage, rows.held, rows.refused, rows.messages
     for item in items:
         outcome = item.outcome
         match outcome:
-            case UsageRow() | HeldRow():
+            case UsageRow() | HeldRow() | RefusedRow():
                 identity = outcome.identity
                 if identity in messages:
-                    first = usage.get(identity) or held[identity]
+                    first = usage.get(identity) or held.get(identity) or refused[identity]
                     _repeated(outcome, item.message, rows, counts, same=first.content == outcome.content)
                     continue
                 messages[identity] = item.message
                 if isinstance(outcome, UsageRow):
                     usage[identity] = outcome
-                else:
+                elif isinstance(outcome, HeldRow):
                     held[identity] = outcome
+                else:
+                    refused[identity] = outcome
             case QuarantineRow():
                 rows.quarantine.append(outcome)
             case SipContextRow():
@@ -227,7 +235,7 @@ def sorted_out(items: Sequence[Item], counts: Counter[tuple[str, str]]) -> Batch
 
 
 def _repeated(
-    row: UsageRow | HeldRow,
+    row: Asked,
     message: Message,
     rows: BatchRows,
     counts: Counter[tuple[str, str]],
@@ -238,23 +246,34 @@ def _repeated(
     if same:
         counts["duplicate", ""] += 1
         return
-    account_id = row.payer.account_id if isinstance(row, UsageRow) else None
+    account_id = (
+        row.payer.account_id
+        if isinstance(row, UsageRow)
+        else row.detained.account_id
+        if isinstance(row, RefusedRow)
+        else None
+    )
     detail = f"record {row.record_id!r} of {row.switch!r} was received before with other billable content"
     rows.quarantine.append(
         quarantined(row.position_id, message, "conflicting_duplicate", detail, account_id, row.started_at)
     )
 
 
-def _drop_held_already(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
-    """A record that is waiting stands: what comes later under its identity is its duplicate."""
-    if store.anything_held(connection):
-        _drop(store.standing(connection, "held_records", list(rows.usage.values())), rows, counts)
+def _drop_standing(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
+    """A record that waits stands, and one that lacks only a tariff: what comes later under its identity repeats it."""
+    if not rows.messages:
+        return
+    unposted = store.standing_unposted(connection, len(rows.messages))
+    asked: list[Asked] = [*rows.usage.values(), *rows.held.values(), *rows.refused.values()]
+    suspects = asked if unposted is None else [row for row in asked if row.identity in unposted]
+    _drop(store.standing(connection, "standing_records", suspects), rows, counts)
 
 
 def _drop(standing: Mapping[Identity, bool], rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
-    """Take usage out that stands already, with the same content or another."""
+    """Take records out that stand already, with the same content or another."""
     for identity, same in standing.items():
-        _repeated(rows.usage.pop(identity), rows.messages[identity], rows, counts, same=same)
+        row = rows.usage.pop(identity, None) or rows.held.pop(identity, None) or rows.refused.pop(identity)
+        _repeated(row, rows.messages[identity], rows, counts, same=same)
 
 
 def _post_usage(
@@ -313,12 +332,22 @@ def _hold(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, st
     over_midnight = store.claim_midnights(connection, fresh)
     held = store.hold(connection, [row for row in fresh if row.identity not in over_midnight])
     waiting = [row for row in fresh if row.identity not in held and row.identity not in over_midnight]
-    known |= store.standing(connection, "held_records", waiting)
+    known |= store.standing(connection, "standing_records", waiting)
     for identity, row in rows.held.items():
         if identity in held:
             counts["held", row.reason] += 1
         else:
             _repeated(row, rows.messages[identity], rows, counts, same=known.get(identity, False))
+
+
+def _refuse(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
+    """Quarantine what its owner's terms refuse, unless it stands already: then it is only repeated (L2)."""
+    if not rows.refused:
+        return
+    _drop(store.standing(connection, "usage_records", list(rows.refused.values())), rows, counts)
+    over_midnight = store.claim_midnights(connection, list(rows.refused.values()))
+    _drop(dict.fromkeys(over_midnight, False), rows, counts)
+    rows.quarantine.extend(row.kept for row in rows.refused.values())
 
 
 def sqlstate(error: DBAPIError) -> str:

@@ -17,10 +17,10 @@ import msgspec
 from attribution.attribute import Attributed, Attribution, Held, InputRules, Unattributed, attribute_each
 from attribution.direction import direct
 from attribution.directory import Directory
-from rollup.ledger import UsageRow, identity_of
+from rollup.ledger import Identity, UsageRow, identity_of
 from rollup.ledger_rows import Usage, content_ids, usage_rows
 from rollup.plausible import implausible
-from rollup.posting_store import HeldRow, QuarantineRow
+from rollup.posting_store import HeldRow, QuarantineRow, RefusedRow
 from rollup.rate import Unrated, rate
 from rollup.tariffs import Tariffs
 from rollup.terms import AccountTerms, unowned
@@ -57,7 +57,7 @@ class SipContextRow(NamedTuple):
     kafka_offset: int
 
 
-Outcome = UsageRow | HeldRow | QuarantineRow | SipContextRow | Ignored
+Outcome = UsageRow | HeldRow | QuarantineRow | RefusedRow | SipContextRow | Ignored
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -161,29 +161,49 @@ def usage(
 
 def _judged(
     spec: InputSpec, message: Message, record: CallRecord, attribution: Attribution, snapshot: Snapshot
-) -> Usage | HeldRow | QuarantineRow:
+) -> Usage | HeldRow | QuarantineRow | RefusedRow:
     """What a call comes to; what the record alone can tell needs no waiting."""
     account_id = None if isinstance(attribution, Held) else attribution.account_id
     terms = _terms(account_id, spec, snapshot)
     refusal = implausible(record, terms, message.received_at, snapshot.oldest)
     if refusal is not None:
-        return quarantined(
+        row = quarantined(
             spec.position_id, message, refusal.reason, refusal.detail, account_id, record.started_at
         )
+        return _refused(record, row) if refusal.by_terms else row
     if isinstance(attribution, Held):
         return held_row(spec, message, record, attribution)
     rated = rate(record, terms, snapshot.tariffs)
     if isinstance(rated, Unrated):
-        return quarantined(spec.position_id, message, "unrated", rated.detail, account_id, record.started_at)
+        row = quarantined(spec.position_id, message, "unrated", rated.detail, account_id, record.started_at)
+        return _refused(record, row)
     return Usage(
         record, attribution, rated, terms.home_country, message.received_at, spec.position_id, message.offset
     )
 
 
-def _written(judged: Sequence[Usage | HeldRow | QuarantineRow]) -> list[Outcome]:
+def _written(judged: Sequence[Usage | HeldRow | QuarantineRow | RefusedRow]) -> list[Outcome]:
     """What calls came to, with the usage among it as rows of the ledger, all at once."""
     rows = iter(usage_rows([each for each in judged if isinstance(each, Usage)]))
     return [next(rows) if isinstance(each, Usage) else each for each in judged]
+
+
+def _refused(record: CallRecord, row: QuarantineRow) -> RefusedRow:
+    """A record that stands in quarantine, because nothing but its owner's terms speaks against it."""
+    return RefusedRow(
+        identity=_identity(record),
+        content=content_ids([record])[0],
+        switch=record.switch,
+        record_id=record.id,
+        started_at=record.started_at,
+        position_id=row.position_id,
+        kafka_offset=row.kafka_offset,
+        detained=row,
+    )
+
+
+def _identity(record: CallRecord) -> Identity:
+    return identity_of(record.started_at.date(), record_digest(record.switch, record.id))
 
 
 def held_row(spec: InputSpec, message: Message, record: CallRecord, held: Held) -> HeldRow:
@@ -191,7 +211,7 @@ def held_row(spec: InputSpec, message: Message, record: CallRecord, held: Held) 
     until = record.started_at if held.reason == "clock_ahead" else message.received_at + spec.sip_wait
     assert message.value is not None
     return HeldRow(
-        identity=identity_of(record.started_at.date(), record_digest(record.switch, record.id)),
+        identity=_identity(record),
         content=content_ids([record])[0],
         reason=held.reason,
         hold_until=until,

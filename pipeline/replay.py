@@ -22,7 +22,7 @@ from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
 from rollup import posting_store, quarantine_store
 from rollup.ledger import Identity, UsageRow
-from rollup.posting_store import Count, HeldRow, QuarantineRow
+from rollup.posting_store import Count, HeldRow, QuarantineRow, RefusedRow
 from rollup.quarantine_store import Chosen, KeptRecord, Standing
 
 _log = structlog.get_logger(__name__)
@@ -149,12 +149,9 @@ class _Replay:
 
 def _write(connection: Connection, position_id: int, tried: Mapping[KeptRecord, Item]) -> Outcomes:
     """Write what the records of one partition came to, and move their counts and states with it."""
-    stay = {record: item.outcome for record, item in tried.items() if isinstance(item.outcome, QuarantineRow)}
+    stay = {record: row for record, item in tried.items() if (row := _stays(record, item)) is not None}
     go = {record: item for record, item in tried.items() if record not in stay}
-    quarantine_store.keep(
-        connection,
-        [Standing(r.id, row.reason, row.detail, row.account_id, row.started_at) for r, row in stay.items()],
-    )
+    quarantine_store.keep(connection, [_standing(record, row) for record, row in stay.items()])
     quarantine_store.set_aside(connection, [record.id for record in go])
     written = write(connection, REPLAY_SHARD, list(go.values()))
     quarantine_store.settle(connection, _resolutions(go, set(written.new)))
@@ -164,6 +161,22 @@ def _write(connection: Connection, position_id: int, tried: Mapping[KeptRecord, 
     counts = [Count(outcome, reason, records) for (outcome, reason), records in moved.items()]
     posting_store.count(connection, position_id, "replay", counts)
     return outcomes
+
+
+def _stays(record: KeptRecord, item: Item) -> QuarantineRow | None:
+    """The row of a record that need not be written; one that shall stand from now on is, for another may stand already."""
+    match item.outcome:
+        case QuarantineRow() as row:
+            return row
+        case RefusedRow(kept=row) if record.stands:
+            return row
+        case _:
+            return None
+
+
+def _standing(record: KeptRecord, row: QuarantineRow) -> Standing:
+    identity = (row.started_date, row.record_key, row.content)
+    return Standing(record.id, row.reason, row.detail, row.account_id, row.started_at, *identity)
 
 
 def _resolutions(written: Mapping[KeptRecord, Item], posted: set[Identity]) -> dict[int, str]:
@@ -176,6 +189,8 @@ def _resolutions(written: Mapping[KeptRecord, Item], posted: set[Identity]) -> d
                 posted.discard(identity)
             case HeldRow():
                 resolutions[record.id] = "held"
+            case RefusedRow():
+                resolutions[record.id] = "duplicate"
             case _:
                 resolutions[record.id] = "not billable"
     return resolutions

@@ -77,6 +77,7 @@ class UsageRow(msgspec.Struct, frozen=True, gc=False):
     line: bytes
 
 
+identity_bytes: Final = 20
 _IDENTITY: Final = Struct(">i16s").pack
 _DATE: Final = Struct(">i").unpack_from
 _POSTGRES_FIRST_DAY: Final = date(2000, 1, 1).toordinal()

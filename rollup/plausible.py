@@ -20,10 +20,11 @@ _seconds_max: Final = int(call_duration_max.total_seconds())
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a record must not be posted; `detail` for a person."""
+    """Why a record must not be posted; `detail` for a person. `by_terms`: only its owner's terms tell, not it alone."""
 
     reason: Literal["implausible", "too_old"]
     detail: str
+    by_terms: bool = False
 
 
 def implausible(
@@ -39,11 +40,14 @@ def implausible(
     """
     if _is_ordinary(record, terms, received_at, oldest):
         return None
-    detail = _contradiction(record) or _too_long(record) or _foreign_currency(record, terms)
+    detail = _contradiction(record) or _too_long(record)
     if detail:
         return Refusal("implausible", detail)
     detail = _too_old(record, received_at, oldest)
-    return Refusal("too_old", detail) if detail else None
+    if detail:
+        return Refusal("too_old", detail)
+    detail = _foreign_currency(record, terms)
+    return Refusal("implausible", detail, by_terms=True) if detail else None
 
 
 def _is_ordinary(record: CallRecord, terms: AccountTerms, received_at: datetime, oldest: Period) -> bool:

@@ -19,6 +19,7 @@ from rollup.ledger import (
     UsageRow,
     UsageSums,
     date_of,
+    identity_bytes,
     identity_of,
     key_of,
     nearby_midnight,
@@ -31,7 +32,7 @@ from schemas.periods import Period
 
 _LEDGER_COLUMNS: Final = ("period", "late", *LEDGER_COLUMNS)
 _ASKED: Final = Struct(">hiii4si16si16s").pack
-Ledger = Literal["usage_records", "held_records"]
+Ledger = Literal["usage_records", "standing_records"]
 
 
 class HeldRow(NamedTuple):
@@ -52,11 +53,13 @@ class HeldRow(NamedTuple):
 
 
 _HELD_COLUMNS: Final = ("started_date", "key", *HeldRow._fields[1:])
-Asked = UsageRow | HeldRow
 
 
 class QuarantineRow(NamedTuple):
-    """A record that could not be read or must not be posted; fields as columns of `quarantine`."""
+    """A record that could not be read or must not be posted; fields as columns of `quarantine`.
+
+    The last three are set where it stands under its identity (`RefusedRow`).
+    """
 
     position_id: int
     kafka_offset: int
@@ -68,6 +71,35 @@ class QuarantineRow(NamedTuple):
     started_at: datetime | None
     key: bytes | None
     value: bytes | None
+    started_date: date | None = None
+    record_key: str | None = None
+    content: str | None = None
+
+
+class RefusedRow(NamedTuple):
+    """A record that is refused for what its owner's terms say (currency, no tariff): in quarantine it stands (L2).
+
+    Like one that waits, which may come to the same: so what its resends come to does not depend on which it was.
+    """
+
+    identity: Identity
+    content: bytes
+    switch: str
+    record_id: str
+    started_at: datetime
+    position_id: int
+    kafka_offset: int
+    detained: QuarantineRow
+
+    @property
+    def kept(self) -> QuarantineRow:
+        """The row of `quarantine`, with the identity it stands under."""
+        return self.detained._replace(
+            started_date=date_of(self.identity), record_key=key_of(self.identity), content=self.content.hex()
+        )
+
+
+Asked = UsageRow | HeldRow | RefusedRow
 
 
 class Count(NamedTuple):
@@ -207,7 +239,7 @@ def standing(connection: Connection, table: Ledger, asked: Sequence[Asked]) -> d
     return {asked[place].identity: True for place in same} | {asked[place].identity: False for place in other}
 
 
-def claim_midnights(connection: Connection, rows: Sequence[UsageRow | HeldRow]) -> set[Identity]:
+def claim_midnights(connection: Connection, rows: Sequence[Asked]) -> set[Identity]:
     """Claim the keys of records near a midnight; returns those already claimed by the other date (L1)."""
     claims = sorted(  # of two in one batch the first received claims
         (midnight, key_of(row.identity), row.kafka_offset, date_of(row.identity))
@@ -240,9 +272,22 @@ def claim_midnights(connection: Connection, rows: Sequence[UsageRow | HeldRow]) 
     return {_identity(row) for row in elsewhere}
 
 
-def anything_held(connection: Connection) -> bool:
-    """Whether any record waits at all; spares the look-up of held identities where none does."""
-    return bool(connection.scalar(text("select exists (select from held_records)")))
+def standing_unposted(connection: Connection, records_max: int) -> set[Identity] | None:
+    """The identities of records that stand without being posted; None where there are more than `records_max`.
+
+    Usually they are few, and to read them all costs much less than to look up every record of a batch among them.
+    """
+    joined = connection.scalar(
+        text(
+            "select string_agg(date_send(started_date) || uuid_send(key), '') "
+            "from (select started_date, key from standing_records limit :enough) as standing"
+        ),
+        {"enough": records_max + 1},
+    )
+    identities = bytes(joined or b"")
+    if len(identities) > records_max * identity_bytes:
+        return None
+    return {identities[each : each + identity_bytes] for each in range(0, len(identities), identity_bytes)}
 
 
 def add_usage(connection: Connection, shard: int, sums: Mapping[UsageGroup, UsageSums]) -> None:

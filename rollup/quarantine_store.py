@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -54,7 +54,7 @@ class Extent(NamedTuple):
 
 
 class KeptRecord(NamedTuple):
-    """A record in quarantine with its bytes and Kafka coordinates."""
+    """A record in quarantine with its bytes and Kafka coordinates; `stands`: under its identity (L2)."""
 
     id: int
     position_id: int
@@ -64,16 +64,20 @@ class KeptRecord(NamedTuple):
     reason: str
     key: bytes | None
     value: bytes | None
+    stands: bool
 
 
 class Standing(NamedTuple):
-    """Why a record stays in quarantine."""
+    """Why a record stays in quarantine; the last three where it stands under its identity."""
 
     id: int
     reason: str
     detail: str
     account_id: int | None
     started_at: datetime | None
+    started_date: date | None
+    record_key: str | None
+    content: str | None
 
 
 def extent(connection: Connection, chosen: Chosen) -> Extent:
@@ -118,8 +122,8 @@ def lock(connection: Connection, chosen: Chosen, ids: Sequence[int]) -> list[Kep
     connection.execute(text(f"set local idle_in_transaction_session_timeout = '{frozen_seconds_max}s'"))
     rows = connection.execute(
         text(
-            "select q.id, q.position_id, p.topic, q.kafka_offset, q.received_at, q.reason, q.key, q.value "  # noqa: S608 (our own text)
-            "from quarantine q join stream_positions p on p.id = q.position_id "
+            "select q.id, q.position_id, p.topic, q.kafka_offset, q.received_at, q.reason, q.key, q.value, "  # noqa: S608 (our own text)
+            "q.record_key is not null as stands from quarantine q join stream_positions p on p.id = q.position_id "
             f"where {_CHOSEN} and q.id = any(:part) order by q.id for update of q skip locked"
         ),
         {**chosen.parameters, "part": list(ids)},
@@ -134,6 +138,7 @@ def lock(connection: Connection, chosen: Chosen, ids: Sequence[int]) -> list[Kep
             row.reason,
             None if row.key is None else bytes(row.key),
             None if row.value is None else bytes(row.value),
+            row.stands,
         )
         for row in rows
     ]
@@ -158,7 +163,8 @@ def settle(connection: Connection, resolutions: Mapping[int, str]) -> None:
         text(
             "delete from quarantine n using quarantine o where o.id = any(:ids) and n.position_id = o.position_id "
             "and n.kafka_offset = o.kafka_offset and n.ordinal = -1 - o.ordinal "
-            "returning o.id, n.reason, n.detail, n.account_id, n.started_at"
+            "returning o.id, n.reason, n.detail, n.account_id, n.started_at, n.started_date, "
+            "n.record_key::text, n.content::text"
         ),
         {"ids": ids},
     ).all()
@@ -182,11 +188,13 @@ def keep(connection: Connection, standing: Sequence[Standing]) -> None:
     connection.execute(
         text(
             "update quarantine q set reason = s.reason, detail = s.detail, account_id = s.account_id, "
-            "started_at = s.started_at from unnest(cast(:ids as bigint[]), cast(:reasons as text[]), "
-            "cast(:details as text[]), cast(:accounts as bigint[]), cast(:starts as timestamptz[])) "
-            "as s(id, reason, detail, account_id, started_at) where q.id = s.id and "
-            "(q.reason, q.detail, q.account_id, q.started_at) "
-            "is distinct from (s.reason, s.detail, s.account_id, s.started_at)"
+            "started_at = s.started_at, started_date = s.started_date, record_key = s.record_key, content = s.content "
+            "from unnest(cast(:ids as bigint[]), cast(:reasons as text[]), "
+            "cast(:details as text[]), cast(:accounts as bigint[]), cast(:starts as timestamptz[]), "
+            "cast(:dates as date[]), cast(:keys as uuid[]), cast(:contents as uuid[])) "
+            "as s(id, reason, detail, account_id, started_at, started_date, record_key, content) where q.id = s.id and "
+            "(q.reason, q.detail, q.account_id, q.started_at, q.started_date, q.record_key, q.content) is distinct from "
+            "(s.reason, s.detail, s.account_id, s.started_at, s.started_date, s.record_key, s.content)"
         ),
         {
             "ids": [each.id for each in standing],
@@ -194,6 +202,9 @@ def keep(connection: Connection, standing: Sequence[Standing]) -> None:
             "details": [each.detail for each in standing],
             "accounts": [each.account_id for each in standing],
             "starts": [each.started_at for each in standing],
+            "dates": [each.started_date for each in standing],
+            "keys": [each.record_key for each in standing],
+            "contents": [each.content for each in standing],
         },
     )
 

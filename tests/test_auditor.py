@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import auditor
 from tests.auditor import (
     Account,
     Carrier,
@@ -165,6 +169,20 @@ def test_a_resend_is_a_duplicate_and_other_content_a_conflict() -> None:
     }
 
 
+def test_what_lacks_a_tariff_stands_and_what_cannot_be_true_does_not() -> None:
+    source: dict[str, Any] = {"source_ip": "192.0.2.7"}
+    free = call(**source, to_number="+18005550100")
+    assert judged(free, free, call(**source)).outcomes() == {
+        ("quarantined", "unrated"): 1,
+        ("duplicate", ""): 1,
+        ("quarantined", "conflicting_duplicate"): 1,
+    }
+    assert (
+        judged(call(**source, currency="EUR"), call(**source)).verdicts[1].reason == "conflicting_duplicate"
+    )
+    assert judged(call(**source, cost="-1"), call(**source)).verdicts[1].outcome == "posted"
+
+
 def test_an_identity_holds_over_midnight_for_five_minutes() -> None:
     before, after = datetime(2026, 10, 10, 23, 58, tzinfo=UTC), datetime(2026, 10, 11, 0, 1, tzinfo=UTC)
     source: dict[str, Any] = {"source_ip": "192.0.2.7"}
@@ -270,3 +288,21 @@ def test_numbers_are_counted_at_the_last_instant() -> None:
     assert numbers_held(CARRIER, "2026-10", "reseller", "big") == {"number_toll_free": 1}
     assert numbers_held(CARRIER, "2026-09", "reseller", "big") == {"number_toll_free": 1, "number_local": 1}
     assert numbers_held(CARRIER, "2026-10", "reseller", "small") == {"number_local": 1}
+
+
+def test_the_auditor_shares_no_code_with_the_product() -> None:
+    """Nor with what tests share: only the standard library, and the numbering plans' own data."""
+    allowed = {*sys.stdlib_module_names, "phonenumbers"}
+    for module in Path(auditor.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                names = [node.module or ""]
+            else:
+                names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            foreign = [
+                name
+                for name in names
+                if name.partition(".")[0] not in allowed and not f"{name}.".startswith("tests.auditor.")
+            ]
+            assert (module.name, foreign) == (module.name, [])

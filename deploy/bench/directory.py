@@ -23,7 +23,7 @@ from attribution.assets import FOREVER, to_microseconds
 from attribution.changes_store import take_change_instant
 from attribution.directory import Changes, Directory
 from attribution.directory_store import load_directory, refresh_directory, take_fence
-from attribution.number_table import NumberColumns
+from attribution.number_columns import NumberColumns
 from deploy.bench.holdings import addresses, make_holdings, move, number_of
 from deploy.stack.postgres import EmbeddedPostgres
 from pipeline.database import connect, migrate

@@ -104,7 +104,8 @@ sip_contexts = Table(
 )
 
 # What could not be read or must not be posted: bytes and coordinates kept, replayable. `discarded` stays quarantined
-# in the counts (the record is still not posted), with who said so and why.
+# in the counts (the record is still not posted), with who said so and why. A record that was refused only for what its
+# owner's terms say stands under its identity while it is open: `started_date`, `record_key` and `content` are the ledger's.
 quarantine = Table(
     "quarantine",
     metadata,
@@ -117,6 +118,9 @@ quarantine = Table(
     Column("detail", Text, nullable=False),
     Column("account_id", BigInteger),
     Column("started_at", INSTANT),
+    Column("started_date", Date),
+    Column("record_key", Uuid),
+    Column("content", Uuid),
     Column("key", LargeBinary),
     Column("value", LargeBinary),
     Column("state", Text, nullable=False, server_default="open"),
@@ -126,4 +130,11 @@ quarantine = Table(
     CheckConstraint("state in ('open', 'replayed', 'discarded')", name="state"),
     # serves: what is open, by reason (list, replay, and what may block a seal)
     Index("quarantine_open_idx", "reason", "received_at", postgresql_where=text("state = 'open'")),
+    # serves: whether a record stands under an identity without being posted
+    Index(
+        "quarantine_standing_idx",
+        "started_date",
+        "record_key",
+        postgresql_where=text("state = 'open' and record_key is not null"),
+    ),
 )

@@ -154,6 +154,29 @@ def test_a_switch_whose_clock_runs_ahead_gets_what_holds_at_its_instant(running:
     assert tenants(running) == {"a": "small"}
 
 
+@pytest.mark.parametrize("early", [True, False], ids=["read early", "read late"])
+def test_what_has_no_tariff_stands_whether_it_was_read_before_its_instant_or_after(
+    running: World, *, early: bool
+) -> None:
+    engine = running.engine
+    give(engine, NUMBER, "big")
+    ahead = now(engine) + timedelta(seconds=0.5)
+    call = {**called("a", ahead), "cost": None}
+    if early:
+        assert running.receive(call, at=ahead) == {("held", "clock_ahead"): 1}
+    while now(engine) <= ahead:
+        threading.Event().wait(0.05)
+    if not early:
+        running.receive(call, at=ahead)
+    running.resolve()
+    running.receive(call, {**call, "cost": "7"}, at=ahead)
+    assert running.outcomes() == {
+        ("quarantined", "unrated"): 1,
+        ("duplicate", ""): 1,
+        ("quarantined", "conflicting_duplicate"): 1,
+    }
+
+
 class Moved(NamedTuple):
     number: int
     tenant: str | None  # "-": nobody's from then on

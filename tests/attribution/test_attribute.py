@@ -340,6 +340,15 @@ def test_several_sources_and_none_on_the_record_are_ambiguous() -> None:
     assert attribution == Unattributed("ambiguous_context", None, "A3")
 
 
+def test_an_authentication_retry_from_one_address_is_no_second_source() -> None:
+    events = [
+        invite("192.0.2.1", "small.mypbx.com", cseq=1),
+        invite("192.0.2.1", "bigcustomer.mypbx.com", cseq=2),
+    ]
+    world = directory(shared(3, "192.0.2.1"))
+    assert tenant_of(attribute_in_context(outbound(None), world, CONTEXT_RULES, events)) == BIG
+
+
 def test_our_own_edges_forwarded_copy_does_not_make_a_source_ambiguous() -> None:
     rules = InputRules(
         sip_context=True, home_country="US", edge_addresses=frozenset({network.address("203.0.113.1")})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribution.context import counting_events
+from attribution.context import ReceivedEvent, context_age_max, counting_events, events_in_time
 from schemas import network
 from schemas.records import SipEvent
 from tests.attribution.worlds import invite, on, outbound
@@ -80,3 +80,37 @@ def test_the_order_in_which_events_come_changes_nothing(
     edge = frozenset({network.address("203.0.113.1")})
     shuffled = random.sample(events, len(events))
     assert counting_events(record, events, edge) == counting_events(record, shuffled, edge)
+
+
+RECEIVED = on(15, 1)
+WAIT = timedelta(minutes=5)
+
+
+def in_time(after: timedelta, read_through: timedelta, source: str = "192.0.2.1") -> int | None:
+    """How many events a record is decided from, of one that was received so long after it; None: it waits."""
+    events = [ReceivedEvent(RECEIVED + after, invite(source, "big"))]
+    found = events_in_time(
+        outbound("192.0.2.1"), RECEIVED, WAIT, RECEIVED + read_through, events, frozenset()
+    )
+    return None if found is None else len(found)
+
+
+def test_an_event_received_with_the_record_or_before_decides_at_once() -> None:
+    assert in_time(timedelta(0), MICROSECOND) == 1
+    assert in_time(-MINUTE, MICROSECOND) == 1
+    assert in_time(MICROSECOND, MINUTE) is None
+
+
+def test_a_later_event_decides_only_once_the_whole_wait_has_been_read_past() -> None:
+    assert in_time(WAIT, WAIT) is None
+    assert in_time(WAIT, WAIT + MICROSECOND) == 1
+    assert in_time(WAIT + MICROSECOND, WAIT + MINUTE) == 0
+
+
+def test_an_event_of_someone_elses_does_not_end_the_wait() -> None:
+    assert in_time(-MINUTE, MICROSECOND, source="203.0.113.9") is None
+
+
+def test_an_event_speaks_for_records_received_up_to_35_days_after_it() -> None:
+    assert in_time(-context_age_max, WAIT + MINUTE) == 1
+    assert in_time(-context_age_max - MICROSECOND, WAIT + MINUTE) == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from attribution import number_table, spells
 from attribution.assets import FOREVER, to_end, to_instant, to_microseconds
 from attribution.directory import Changes, Directory, IpAssignment, NumberAssignment, NumberOwner
-from attribution.number_table import NumberColumns
+from attribution.number_columns import NumberColumns
 from schemas import network
 from tests.attribution.worlds import (
     ACCOUNTS,
@@ -194,7 +194,7 @@ def test_a_batch_of_addresses_is_answered_like_each_alone_whatever_was_asked_bef
             assert together == [world.ip_in_force(which, at) for which, at in asked]
 
 
-@pytest.mark.parametrize("overlay_max", [0, 2, 100])
+@pytest.mark.parametrize("recent_max", [0, 2, 100])
 @settings(deadline=None)
 @given(
     lives=st.lists(histories(), min_size=1, max_size=4),
@@ -202,12 +202,12 @@ def test_a_batch_of_addresses_is_answered_like_each_alone_whatever_was_asked_bef
     asked=st.lists(st.tuples(st.sampled_from(NUMBERS), INSTANTS), min_size=1, max_size=5),
 )
 def test_refreshing_step_by_step_is_loading_at_the_end(
-    overlay_max: int, lives: list[list[Interval]], fences: list[datetime], asked: list[tuple[str, datetime]]
+    recent_max: int, lives: list[list[Interval]], fences: list[datetime], asked: list[tuple[str, datetime]]
 ) -> None:
     rows = numbers_of(lives)
     stepped, before = directory(as_of=BEGINNING), BEGINNING
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(number_table, "overlay_numbers_min", overlay_max)
+        patch.setattr(number_table, "recent_rows_min", recent_max)
         for fence in [*fences, END_OF_TIME]:
             stepped = stepped.refreshed(Changes(numbers=changes_between(rows, before, fence)), fence)
             before = fence
@@ -296,14 +296,15 @@ def test_columns_in_any_order_make_the_same_directory() -> None:
     assert world.number_in_force(NUMBERS[0], on(2)) == rows[2]
 
 
-def test_a_merge_keeps_the_columns_sorted() -> None:
-    table = number_table.NumberTable(
-        NumberColumns.of([number(i, f"+1212555{i:04}", BIG) for i in range(0, 100, 2)])
-    )
-    merged = table.changed(number(i, f"+1212555{i:04}", SMALL) for i in range(1000, 1100, 3))._merged()
-    numbers = merged._columns.numbers
-    assert len(numbers) == 84
-    assert np.all(numbers[1:] > numbers[:-1])
+def test_weaving_keeps_the_columns_sorted_and_replaces_whole_histories() -> None:
+    some = [number(i, f"+1212555{i:04}", BIG, on(2)) for i in range(0, 100, 2)]
+    columns = NumberColumns.of([*some, number(1_000, "+12125550098", BIG, on(3))])
+    others = [number(i, f"+1212555{i:04}", SMALL, on(2)) for i in range(1, 200, 3)]
+    woven = columns.sort().replaced(NumberColumns.of(others).sort())
+    kept = [each for each in some if (each.id - 1) % 3] + [number(1_000, "+12125550098", BIG, on(3))]
+    expected = NumberColumns.of([*kept, *others]).sort()
+    for found, wanted in zip(woven.each(), expected.each(), strict=True):
+        assert np.array_equal(found, wanted)
 
 
 def test_the_directory_knows_its_accounts_and_tenants() -> None:

@@ -18,7 +18,8 @@ from attribution import columns_store, number_table
 from attribution.assets import to_microseconds
 from attribution.changes_store import take_change_instant
 from attribution.directory import Changes, Directory, IpAssignment, NumberAssignment
-from attribution.number_table import NumberColumns, NumberTable
+from attribution.number_columns import NumberColumns
+from attribution.number_table import NumberTable
 from deploy.bench.holdings import addresses, make_holdings, move, number_of
 from tests.attribution.stores import loaded
 from tests.attribution.worlds import BIG, END_OF_TIME, RESELLER, SMALL, directory, number, on
@@ -93,7 +94,7 @@ def test_thousands_of_numbers_are_whose_a_list_says(count: int) -> None:
 
 
 def test_changes_by_the_thousand_are_merged_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(number_table, "overlay_numbers_min", 300)
+    monkeypatch.setattr(number_table, "recent_rows_min", 300)
     chosen = random.Random(7)
     lives = histories(2_000, chosen)
     rows = sorted((each for life in lives.values() for each in life), key=lambda each: each.made_at)
@@ -216,7 +217,7 @@ def test_a_large_directory_comes_out_of_the_database_whole_and_follows_its_chang
 
 
 def test_a_table_that_began_empty_answers_by_what_changed() -> None:
-    empty = NumberTable(NumberColumns.of(()))
+    empty = NumberTable.of(NumberColumns.of(()))
     assert empty.in_force_each(["+12125550100", "911"], [on(1), on(2)]) == [None, None]
     held = empty.changed([number(1, "+12125550100", BIG, on(2))])
     assert [each and each.id for each in held.in_force_each(["+12125550100"] * 2, [on(1), on(2)])] == [

@@ -13,9 +13,9 @@ How to use it:
 
 Happenings are in the order in which the product commits them: each partition's messages in their own order, and
 records of one identity in one partition, as switches key them. `Sealed` stands where a month's seal fell.
-A record that must not be posted is quarantined for that, whatever else stands under its identity. One that waits for
-SIP events stands from its arrival, even if it ends in quarantine: its resends are taken for duplicates, as they are if
-they come while it waits.
+A record that cannot be true by itself is quarantined for that, whatever else stands under its identity. Every other
+stands from its arrival, posted or waiting or refused for what its owner's terms say (currency, no tariff): what comes
+later under its identity repeats it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from tests.auditor.amounts import is_toll_free, posted, refused_at_sight
-from tests.auditor.owners import owner_of, waits_for_sip
+from tests.auditor.owners import owner_of
 from tests.auditor.reading import UnreadableError, invites_in, read_call, sip_verdict
 from tests.auditor.words import (
     FOR_GOOD,
@@ -85,15 +85,12 @@ def _verdict(
     refused = refused_at_sight(carrier, record, message)
     if refused is not None:
         return refused
-    waits = waits_for_sip(carrier, source, record) and record["started_at"] <= as_of
-    verdict = _alone(carrier, source, record, message, invites, sealed, as_of)
-    if verdict.outcome in {"posted", "held"} or waits:
-        first = _standing(record, standing)
-        if first is not None:
-            same = _content(first) == _content(record)
-            return Verdict("duplicate") if same else Verdict("quarantined", "conflicting_duplicate")
-        standing[record["switch"], record["id"]].append(record)
-    return verdict
+    first = _standing(record, standing)
+    if first is not None:
+        same = _content(first) == _content(record)
+        return Verdict("duplicate") if same else Verdict("quarantined", "conflicting_duplicate")
+    standing[record["switch"], record["id"]].append(record)
+    return _alone(carrier, source, record, message, invites, sealed, as_of)
 
 
 def _alone(

@@ -88,7 +88,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(world: World) -> None:
     priced(world)
     before = world.query("select * from quarantine order by id")
     foretold = again(world, dry_run=True)
-    assert foretold == {("posted", ""): 1, ("duplicate", ""): 1, ("quarantined", "unreadable"): 1}
+    assert foretold == {("posted", ""): 1, ("quarantined", "unreadable"): 1}
     assert world.query("select * from quarantine order by id") == before
     assert world.ledger() == []
     assert again(world) == foretold
@@ -172,24 +172,75 @@ def test_a_replayed_record_may_have_to_wait_and_is_then_released(database: Engin
     assert line(right)[1:9] == (5, 1, 0, 1, 1, 1, 1, 1)
 
 
-def test_a_resent_record_makes_the_replayed_one_its_duplicate_and_other_content_a_conflict(
-    world: World,
-) -> None:
+def test_a_record_without_a_tariff_stands_and_what_is_resent_repeats_it(world: World) -> None:
     world.receive(unpriced("a"), unpriced("b"), at=IN_TIME)
     priced(world)
-    assert world.receive(unpriced("a"), at=IN_TIME, partition=1) == {("quarantined", "unrated"): 1}
     world.snapshots.refresh()
     changed = inbound("b", NUMBER, SEPTEMBER, cost="5")
-    assert world.receive(unpriced("a"), changed, at=IN_TIME, partition=1) == {("posted", ""): 2}
-    outcomes = {("duplicate", ""): 2, ("quarantined", "conflicting_duplicate"): 1}
-    assert again(world) == outcomes
+    assert world.receive(unpriced("a"), changed, at=IN_TIME, partition=1) == {
+        ("duplicate", ""): 1,
+        ("quarantined", "conflicting_duplicate"): 1,
+    }
+    assert world.ledger() == []
+    assert again(world) == {("posted", ""): 2, ("quarantined", "conflicting_duplicate"): 1}
     assert kept(world) == [
-        ("replayed", "unrated", "duplicate", 0),
+        ("replayed", "unrated", "posted", 0),
+        ("replayed", "unrated", "posted", 0),
         ("open", "conflicting_duplicate", None, 0),
-        ("replayed", "unrated", "duplicate", 0),
     ]
     assert again(world) == {("quarantined", "conflicting_duplicate"): 1}
-    assert (line(world).posted, line(world).duplicate, line(world).quarantined) == (2, 2, 1)
+    assert (line(world).posted, line(world).duplicate, line(world).quarantined) == (2, 1, 1)
+
+
+def test_the_record_that_stands_is_posted_even_if_the_one_that_contradicts_it_is_tried_first(
+    world: World,
+) -> None:
+    world.receive(unpriced("a"), unpriced("a", service="fax"), at=IN_TIME)
+    first, second = (row.id for row in world.query("select id from quarantine order by id"))
+    conflict = {("quarantined", "conflicting_duplicate"): 1}
+    assert again(world, Chosen(ids=(second,))) == conflict
+    priced(world)
+    assert again(world, Chosen(ids=(second,))) == conflict
+    assert again(world, Chosen(ids=(first,))) == {("posted", ""): 1}
+    assert again(world) == conflict
+
+
+@pytest.mark.parametrize("refused", [{"cost": None}, {"currency": "EUR"}], ids=["no tariff", "currency"])
+def test_a_record_that_was_given_up_stands_no_longer(world: World, refused: dict[str, Any]) -> None:
+    spoilt = {**inbound("a", NUMBER, SEPTEMBER), **refused}
+    world.receive(spoilt, at=IN_TIME)
+    corrected = inbound("a", NUMBER, SEPTEMBER)
+    assert world.receive(corrected, at=IN_TIME) == {("quarantined", "conflicting_duplicate"): 1}
+    [first] = world.query("select min(id) as id from quarantine")
+    assert discard(world.engine, Chosen(ids=(first.id,)), "the switch has corrected it") == 1
+    assert again(world) == {("posted", ""): 1}
+    assert world.receive(corrected, at=IN_TIME) == {("duplicate", ""): 1}
+    assert line(world).received == 3
+
+
+def test_what_could_not_be_read_stands_from_when_it_can_be(database: Engine) -> None:
+    mistaken = World(database, inputs=(InputTopic(topic="calls.raw", kind="sip"),))
+    mistaken.number(NUMBER, mistaken.account(), None)
+    mistaken.run()
+    mistaken.receive(unpriced("a"), unpriced("a"), at=IN_TIME)
+    right = World(database)
+    assert again(right) == {("quarantined", "unrated"): 1, ("duplicate", ""): 1}
+    assert kept(right) == [("open", "unrated", None, 0), ("replayed", "unreadable", "duplicate", 0)]
+    assert right.receive(unpriced("a"), at=IN_TIME) == {("duplicate", ""): 1}
+    priced(right)
+    assert again(right) == {("posted", ""): 1}
+    assert line(right)[1:6] == (3, 1, 2, 0, 0)
+
+
+def test_near_midnight_a_record_without_a_tariff_stands_under_both_dates(world: World) -> None:
+    midnight = SEPTEMBER.replace(hour=0, minute=0, second=0)
+    call = unpriced("a")
+    before = {**call, "started_at": (midnight - timedelta(minutes=2)).isoformat(), "answered_at": None}
+    after = {**call, "started_at": (midnight + timedelta(minutes=2)).isoformat(), "answered_at": None}
+    assert world.receive(before, at=IN_TIME) == {("quarantined", "unrated"): 1}
+    assert world.receive(after, at=IN_TIME) == {("quarantined", "conflicting_duplicate"): 1}
+    priced(world)
+    assert again(world) == {("posted", ""): 1, ("quarantined", "conflicting_duplicate"): 1}
 
 
 def test_a_record_that_the_database_refuses_is_found_and_stays_and_all_others_are_posted(

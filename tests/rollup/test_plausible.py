@@ -45,7 +45,7 @@ def test_an_ordinary_call_is_believed() -> None:
 def test_a_contradiction_is_implausible_and_says_what_it_is(
     fields: dict[str, Any], detail: str, rest: dict[str, Any]
 ) -> None:
-    assert judged(**rest | fields) == Refusal("implausible", detail)
+    assert judged(**rest | fields) == Refusal("implausible", detail, by_terms="currency" in fields)
 
 
 def test_a_call_of_exactly_a_day_is_believed() -> None:
@@ -66,3 +66,9 @@ def test_a_record_before_the_ledgers_first_month_is_too_old(rest: dict[str, Any]
     assert early is not None
     assert early.reason == "too_old"
     assert implausible(call(**rest), US, STARTED, Period(2026, 10)) is None
+
+
+def test_what_the_record_tells_by_itself_goes_before_what_only_its_owners_terms_tell() -> None:
+    old = implausible(call(currency="EUR"), US, STARTED, Period(2026, 11))
+    assert old is not None
+    assert (old.reason, old.by_terms) == ("too_old", False)

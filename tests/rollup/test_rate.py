@@ -60,6 +60,11 @@ def test_ringing_costs_nothing_and_is_an_attempt() -> None:
     )
 
 
+def test_a_call_that_was_answered_and_ended_at_once_is_a_call_and_not_only_an_attempt() -> None:
+    found = rated(answered_seconds="0", billed_seconds=0)
+    assert (found.answered, found.answered_seconds, found.cost) == (True, Decimal(0), Decimal(0))
+
+
 def test_an_unanswered_call_needs_no_tariff() -> None:
     assert rated(answered_at=None).cost == 0
 
@@ -152,6 +157,15 @@ def test_the_longest_prefix_wins_and_a_later_tariff_replaces_an_earlier_one() ->
     assert which("442071838750", "2026-10-01T00:00:00") == 4
     assert which("447700900123", "2026-10-10T00:00:00") == 3
     assert which("442071838750", "2024-01-01T00:00:00") is None
+
+
+@pytest.mark.parametrize(
+    ("called", "which"), [("+442071838750", 2), ("011442071838750", 2), ("+33142685300", 1)]
+)
+def test_a_calls_prefix_is_that_of_its_number_in_e164_however_it_was_dialled(called: str, which: int) -> None:
+    anywhere = tariff(id=1, usage_class="outbound_international")
+    found = rated(anywhere, replace(anywhere, id=2, prefix="44"), to_number=called)
+    assert (found.usage_class, found.tariff_id) == ("outbound_international", which)
 
 
 def test_a_longer_prefix_that_is_not_in_force_yet_leaves_the_shorter_one() -> None:
