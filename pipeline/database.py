@@ -1,4 +1,4 @@
-"""The one door to Postgres: engines and migrations."""
+"""The one door to Postgres: engines, migrations, and what its errors say."""
 
 from __future__ import annotations
 
@@ -123,3 +123,13 @@ def alembic_config(connection: object) -> Config:
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
     return config
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """The five-character SQLSTATE of a database error; empty where the connection itself failed."""
+    return getattr(error.orig, "pgcode", None) or ""
+
+
+def first_line(error: DBAPIError) -> str:
+    """The first line of what the database said, which holds no row's values."""
+    return str(error.orig).strip().split("\n", 1)[0][:500] or "refused"

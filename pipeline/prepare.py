@@ -1,7 +1,7 @@
 """From a message's bytes to what is to be written about it: decode, attribute, check, rate. Pure.
 
 Each message of a batch becomes one `Item`. Nothing here knows duplicates, months' states or the database: that is
-the posting transaction's (pipeline/posting.py).
+the posting transaction's (pipeline/writing.py).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from attribution.directory import Directory
 from rollup.ledger import Identity, UsageRow, identity_of
 from rollup.ledger_rows import Usage, content_ids, usage_rows
 from rollup.plausible import implausible
-from rollup.posting_store import HeldRow, QuarantineRow, RefusedRow
 from rollup.rate import Unrated, rate
 from rollup.tariffs import Tariffs
 from rollup.terms import AccountTerms, unowned
+from rollup.unposted import HeldRow, QuarantineRow, RefusedRow
 from schemas.decoded import Decoded, Ignored, Rejected, Undirected
 from schemas.formats import Format, Kind, decoder
 from schemas.identity import record_digest

@@ -15,15 +15,17 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from pipeline.posting import described, sqlstate, write
+from pipeline.database import first_line, sqlstate
 from pipeline.prepare import Item, Message, Snapshot, decode, prepare, quarantined
 from pipeline.settings import Settings
 from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
+from pipeline.writing import write
 from rollup import posting_store, quarantine_store
 from rollup.ledger import Identity, UsageRow
-from rollup.posting_store import Count, HeldRow, QuarantineRow, RefusedRow
+from rollup.posting_store import Count
 from rollup.quarantine_store import Chosen, KeptRecord, Standing
+from rollup.unposted import HeldRow, QuarantineRow, RefusedRow
 
 _log = structlog.get_logger(__name__)
 REPLAY_SHARD: Final = -1
@@ -119,7 +121,7 @@ class _Replay:
                 if code[:2] not in _DATA_ERROR_CLASSES:
                     raise
                 if len(ids) == 1:
-                    return self._once(ids, refused_for=described(error))
+                    return self._once(ids, refused_for=f"{type(error).__name__} {code}: {first_line(error)}")
                 middle = len(ids) // 2
                 return self.part(ids[:middle]) + self.part(ids[middle:])
         raise AssertionError("unreachable")

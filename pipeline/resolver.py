@@ -25,13 +25,13 @@ from pipeline import metrics, position_store, resolver_store
 from pipeline.context_expiry import expire_contexts
 from pipeline.election import while_elected
 from pipeline.kafka_logs import KafkaLogs
-from pipeline.posting import write
 from pipeline.prepare import InputSpec, Item, Outcome, Snapshot, decode, held_row, prepare, usage
 from pipeline.read_through import read_through
 from pipeline.resolver_store import WaitingRow
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
+from pipeline.writing import write
 from rollup import months_store, posting_store
 from rollup.posting_store import Count
 from schemas.decoded import Decoded, Undirected

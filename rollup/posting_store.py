@@ -7,99 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from struct import Struct
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
-from rollup.ledger import (
-    MIDNIGHT_HOURS,
-    Identity,
-    UsageGroup,
-    UsageRow,
-    UsageSums,
-    date_of,
-    identity_bytes,
-    identity_of,
-    key_of,
-    nearby_midnight,
-)
+from rollup.ledger import Identity, UsageGroup, UsageRow, UsageSums, date_of, key_of
 from rollup.ledger_rows import LEDGER_COLUMNS
+from rollup.standing_store import identity_in
+from rollup.unposted import HeldRow, QuarantineRow
 from schemas.binary import binary_bool, binary_date, binary_row_start
 from schemas.bulk import copy_binary, copy_line, copy_rows
 from schemas.locks import Lock
 from schemas.periods import Period
 
 _LEDGER_COLUMNS: Final = ("period", "late", *LEDGER_COLUMNS)
-_ASKED: Final = Struct(">hiii4si16si16s").pack
-Ledger = Literal["usage_records", "standing_records"]
-
-
-class HeldRow(NamedTuple):
-    """A record that waits; the fields behind `content` are columns of `held_records`, in the order they are copied."""
-
-    identity: Identity
-    content: bytes
-    reason: str
-    hold_until: datetime
-    call_id: str | None
-    switch: str
-    record_id: str
-    started_at: datetime
-    received_at: datetime
-    position_id: int
-    kafka_offset: int
-    value: bytes
-
-
 _HELD_COLUMNS: Final = ("started_date", "key", *HeldRow._fields[1:])
-
-
-class QuarantineRow(NamedTuple):
-    """A record that could not be read or must not be posted; fields as columns of `quarantine`.
-
-    The last three are set where it stands under its identity (`RefusedRow`).
-    """
-
-    position_id: int
-    kafka_offset: int
-    ordinal: int
-    received_at: datetime
-    reason: str
-    detail: str
-    account_id: int | None
-    started_at: datetime | None
-    key: bytes | None
-    value: bytes | None
-    started_date: date | None = None
-    record_key: str | None = None
-    content: str | None = None
-
-
-class RefusedRow(NamedTuple):
-    """A record that is refused for what its owner's terms say (currency, no tariff): in quarantine it stands (L2).
-
-    Like one that waits, which may come to the same: so what its resends come to does not depend on which it was.
-    """
-
-    identity: Identity
-    content: bytes
-    switch: str
-    record_id: str
-    started_at: datetime
-    position_id: int
-    kafka_offset: int
-    detained: QuarantineRow
-
-    @property
-    def kept(self) -> QuarantineRow:
-        """The row of `quarantine`, with the identity it stands under."""
-        return self.detained._replace(
-            started_date=date_of(self.identity), record_key=key_of(self.identity), content=self.content.hex()
-        )
-
-
-Asked = UsageRow | HeldRow | RefusedRow
 
 
 class Count(NamedTuple):
@@ -196,98 +118,7 @@ def merge_usage(
             "where not exists (select from added a where a.started_date = i.started_date and a.key = i.key)"
         )
     )
-    return {_identity(row) for row in held}
-
-
-def standing(connection: Connection, table: Ledger, asked: Sequence[Asked]) -> dict[Identity, bool]:
-    """Which identities are in a table, and whether with the same content.
-
-    Args:
-        connection: in a transaction.
-        table: where to look.
-        asked: rows with an identity and a content; each identity once.
-    """
-    if not asked:
-        return {}
-    connection.execute(
-        text(
-            "create temporary table if not exists asked "
-            "(place integer, started_date date, key uuid, content uuid) on commit delete rows"
-        )
-    )
-    connection.execute(text("delete from asked"))  # by an earlier question in this transaction
-    lines = (
-        _ASKED(4, 4, place, 4, row.identity[:4], 16, row.identity[4:], 16, row.content)
-        for place, row in enumerate(asked)
-    )
-    copy_binary(connection, "asked", ("place", "started_date", "key", "content"), lines)
-    found = connection.execute(
-        text(
-            "select array_agg(a.place) filter (where t.content = a.content), "  # noqa: S608 (one of our own tables)
-            "array_agg(a.place) filter (where t.content <> a.content) from asked a "
-            f"join lateral (select content from {table} u "
-            "where u.started_date = a.started_date and u.key = a.key "
-            "and u.started_date between :first and :last limit 1) t on true"
-        ),
-        # the bounds spare the look into partitions that none of them can be in
-        {
-            "first": date_of(min(row.identity for row in asked)),
-            "last": date_of(max(row.identity for row in asked)),
-        },
-    ).one()
-    same, other = (places or () for places in found)
-    return {asked[place].identity: True for place in same} | {asked[place].identity: False for place in other}
-
-
-def claim_midnights(connection: Connection, rows: Sequence[Asked]) -> set[Identity]:
-    """Claim the keys of records near a midnight; returns those already claimed by the other date (L1)."""
-    claims = sorted(  # of two in one batch the first received claims
-        (midnight, key_of(row.identity), row.kafka_offset, date_of(row.identity))
-        for row in rows
-        if row.started_at.hour in MIDNIGHT_HOURS and (midnight := nearby_midnight(row.started_at)) is not None
-    )
-    if not claims:
-        return set()
-    parameters = {
-        "midnights": [claim[0] for claim in claims],
-        "keys": [claim[1] for claim in claims],
-        "dates": [claim[3] for claim in claims],
-    }
-    asked = "unnest(cast(:midnights as date[]), cast(:keys as uuid[]), cast(:dates as date[])) as a(midnight_on, key, started_date)"
-    connection.execute(
-        text(
-            f"insert into midnight_identities (midnight_on, key, started_date) select * from {asked} "  # noqa: S608 (our own text)
-            "on conflict (midnight_on, key) do nothing"
-        ),
-        parameters,
-    )
-    elsewhere = connection.execute(
-        text(
-            f"select a.started_date, a.key from {asked} "  # noqa: S608 (our own text)
-            "join midnight_identities m on m.midnight_on = a.midnight_on and m.key = a.key "
-            "where m.started_date <> a.started_date"
-        ),
-        parameters,
-    )
-    return {_identity(row) for row in elsewhere}
-
-
-def standing_unposted(connection: Connection, records_max: int) -> set[Identity] | None:
-    """The identities of records that stand without being posted; None where there are more than `records_max`.
-
-    Usually they are few, and to read them all costs much less than to look up every record of a batch among them.
-    """
-    joined = connection.scalar(
-        text(
-            "select string_agg(date_send(started_date) || uuid_send(key), '') "
-            "from (select started_date, key from standing_records limit :enough) as standing"
-        ),
-        {"enough": records_max + 1},
-    )
-    identities = bytes(joined or b"")
-    if len(identities) > records_max * identity_bytes:
-        return None
-    return {identities[each : each + identity_bytes] for each in range(0, len(identities), identity_bytes)}
+    return {identity_in(row) for row in held}
 
 
 def add_usage(connection: Connection, shard: int, sums: Mapping[UsageGroup, UsageSums]) -> None:
@@ -338,7 +169,7 @@ def hold(connection: Connection, rows: Sequence[HeldRow]) -> set[Identity]:
             "order by started_date, key on conflict (started_date, key) do nothing returning started_date, key"
         )
     )
-    return {_identity(row) for row in held}
+    return {identity_in(row) for row in held}
 
 
 def quarantine(connection: Connection, rows: Sequence[QuarantineRow]) -> None:
@@ -359,10 +190,6 @@ def count(connection: Connection, position_id: int, writer: str, counts: Iterabl
         ),
         [{"position_id": position_id, "writer": writer, **each._asdict()} for each in moved],
     )
-
-
-def _identity(row: Row[Any]) -> Identity:
-    return identity_of(row.started_date, row.key.bytes)
 
 
 def ledger_rows(rows: Iterable[UsageRow], posted_to: Mapping[date, date]) -> Iterable[bytes]:

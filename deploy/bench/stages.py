@@ -16,9 +16,9 @@ from attribution.attribute import InputRules, attribute_each
 from deploy.bench.rig import Rig
 from pipeline import worker
 from pipeline.clock import utc_now
-from pipeline.posting import sorted_out
 from pipeline.prepare import InputSpec, Message, decode, prepare
 from pipeline.snapshot import Snapshots
+from pipeline.writing import sorted_out
 from rollup.ledger import sums_of
 from rollup.ledger_rows import content_ids
 from rollup.plausible import implausible

@@ -25,7 +25,7 @@ POINTS: Final = (
     Point("after decode", "pipeline.worker", "decode", after=True),
     Point("after attribution", "pipeline.worker", "prepare", after=True),
     Point("in the transaction, position moved", "rollup.posting_store", "move_position", after=True),
-    Point("in the transaction, ledger copied", "rollup.posting_store", "copy_usage", after=True),
+    Point("in the transaction, ledger written", "pipeline.writing", "_post_usage", after=True),
     Point("in the transaction, sums added", "rollup.posting_store", "add_usage", after=True),
     Point("in the transaction, all written", "rollup.posting_store", "count", after=True),
     Point("between the commits", "pipeline.transport", "BatchConsumer.mark_durable", after=False),
@@ -43,7 +43,7 @@ CLOSING: Final = tuple(
 )
 _ELSEWHERE: Final = tuple(point.name for point in POINTS if point.name not in CLOSING)
 FROZEN_AT: Final = (
-    "in the transaction, ledger copied",
+    "in the transaction, ledger written",
     "in the resolver, before its rows",
     "in the closer, sealing",
     "in the relay, sent",

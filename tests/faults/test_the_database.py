@@ -17,9 +17,9 @@ from sqlalchemy.exc import DBAPIError
 
 from deploy.stack.postgres import EmbeddedPostgres
 from pipeline import position_store
-from pipeline.database import connect, migrate
+from pipeline.database import connect, migrate, sqlstate
 from pipeline.position_store import end_silent_sessions
-from pipeline.posting import BatchPoster, sqlstate
+from pipeline.posting import BatchPoster
 from tests.world import World, inbound, utc
 
 OCTOBER = utc("2026-10-10 12:00")

@@ -19,7 +19,7 @@ from tests.world import inbound
 
 pytestmark = pytest.mark.kafka
 
-MIDST = "in the transaction, ledger copied"
+MIDST = "in the transaction, ledger written"
 
 
 @contextmanager

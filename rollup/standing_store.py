@@ -1,0 +1,120 @@
+"""What stands already: in the ledger, without being posted, or on the other side of midnight (L1, L2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, Row, text
+
+from rollup.ledger import (
+    MIDNIGHT_HOURS,
+    Identity,
+    date_of,
+    identity_bytes,
+    identity_of,
+    key_of,
+    nearby_midnight,
+)
+from rollup.unposted import Asked
+from schemas.bulk import copy_binary
+
+_ASKED: Final = Struct(">hiii4si16si16s").pack
+Ledger = Literal["usage_records", "standing_records"]
+
+
+def standing(connection: Connection, table: Ledger, asked: Sequence[Asked]) -> dict[Identity, bool]:
+    """Which identities are in a table, and whether with the same content.
+
+    Args:
+        connection: in a transaction.
+        table: where to look.
+        asked: rows with an identity and a content; each identity once.
+    """
+    if not asked:
+        return {}
+    connection.execute(
+        text(
+            "create temporary table if not exists asked "
+            "(place integer, started_date date, key uuid, content uuid) on commit delete rows"
+        )
+    )
+    connection.execute(text("delete from asked"))  # by an earlier question in this transaction
+    lines = (
+        _ASKED(4, 4, place, 4, row.identity[:4], 16, row.identity[4:], 16, row.content)
+        for place, row in enumerate(asked)
+    )
+    copy_binary(connection, "asked", ("place", "started_date", "key", "content"), lines)
+    found = connection.execute(
+        text(
+            "select array_agg(a.place) filter (where t.content = a.content), "  # noqa: S608 (one of our own tables)
+            "array_agg(a.place) filter (where t.content <> a.content) from asked a "
+            f"join lateral (select content from {table} u "
+            "where u.started_date = a.started_date and u.key = a.key "
+            "and u.started_date between :first and :last limit 1) t on true"
+        ),
+        # the bounds spare the look into partitions that none of them can be in
+        {
+            "first": date_of(min(row.identity for row in asked)),
+            "last": date_of(max(row.identity for row in asked)),
+        },
+    ).one()
+    same, other = (places or () for places in found)
+    return {asked[place].identity: True for place in same} | {asked[place].identity: False for place in other}
+
+
+def standing_unposted(connection: Connection, records_max: int) -> set[Identity] | None:
+    """The identities of records that stand without being posted; None where there are more than `records_max`.
+
+    Usually they are few, and to read them all costs much less than to look up every record of a batch among them.
+    """
+    joined = connection.scalar(
+        text(
+            "select string_agg(date_send(started_date) || uuid_send(key), '') "
+            "from (select started_date, key from standing_records limit :enough) as standing"
+        ),
+        {"enough": records_max + 1},
+    )
+    identities = bytes(joined or b"")
+    if len(identities) > records_max * identity_bytes:
+        return None
+    return {identities[each : each + identity_bytes] for each in range(0, len(identities), identity_bytes)}
+
+
+def claim_midnights(connection: Connection, rows: Sequence[Asked]) -> set[Identity]:
+    """Claim the keys of records near a midnight; returns those already claimed by the other date (L1)."""
+    claims = sorted(  # of two in one batch the first received claims
+        (midnight, key_of(row.identity), row.kafka_offset, date_of(row.identity))
+        for row in rows
+        if row.started_at.hour in MIDNIGHT_HOURS and (midnight := nearby_midnight(row.started_at)) is not None
+    )
+    if not claims:
+        return set()
+    parameters = {
+        "midnights": [claim[0] for claim in claims],
+        "keys": [claim[1] for claim in claims],
+        "dates": [claim[3] for claim in claims],
+    }
+    asked = "unnest(cast(:midnights as date[]), cast(:keys as uuid[]), cast(:dates as date[])) as a(midnight_on, key, started_date)"
+    connection.execute(
+        text(
+            f"insert into midnight_identities (midnight_on, key, started_date) select * from {asked} "  # noqa: S608 (our own text)
+            "on conflict (midnight_on, key) do nothing"
+        ),
+        parameters,
+    )
+    elsewhere = connection.execute(
+        text(
+            f"select a.started_date, a.key from {asked} "  # noqa: S608 (our own text)
+            "join midnight_identities m on m.midnight_on = a.midnight_on and m.key = a.key "
+            "where m.started_date <> a.started_date"
+        ),
+        parameters,
+    )
+    return {identity_in(row) for row in elsewhere}
+
+
+def identity_in(row: Row[Any]) -> Identity:
+    """The identity in a row of `started_date` and `key`."""
+    return identity_of(row.started_date, row.key.bytes)
