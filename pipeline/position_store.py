@@ -25,7 +25,10 @@ class Position(NamedTuple):
 
 
 class PartitionState(NamedTuple):
-    """How far one partition was read: by offset, and by Kafka's timestamps where known."""
+    """How far one partition was read: by offset, and by Kafka's timestamps where known.
+
+    `gap_records`: those lost before they were read, of former logs of that name too.
+    """
 
     topic: str
     partition: int
@@ -61,19 +64,49 @@ def ensure_position(
 
 def begin_anew(
     connection: Connection, topic: str, partition: int, log_start: int, topic_id: str | None
-) -> None:
-    """Give a partition a new position, at the start of a new log. The old row stays: what was read from there names it.
+) -> int:
+    """Give a partition a new position, at the start of a new log; returns what `give_up` says of the old one."""
+    lost = give_up(connection, topic, partition)
+    ensure_position(connection, topic, partition, log_start, topic_id)
+    return lost
 
-    Its offset is moved to where no batch begins, so that a worker that still reads the old log writes nothing more.
+
+def give_up(connection: Connection, topic: str, partition: int) -> int:
+    """Take a partition's position for done with, because its log is gone. The row stays: what was read from there names it.
+
+    Its offset is moved to where no batch begins, so that a worker that still reads the old log writes nothing more, and
+    no month waits for it.
+
+    Returns:
+        How many records are known to be lost: those up to the furthest boundary of a month. They count as a gap.
     """
-    connection.execute(
+    lost = connection.scalar(
         text(
-            "update stream_positions set partition = -id, former_partition = partition, next_offset = 9223372036854775807 "
-            "where topic = :topic and partition = :partition"
+            "update stream_positions p set partition = -p.id, former_partition = p.partition, "
+            "next_offset = 9223372036854775807, gap_records = p.gap_records + known.lost from ("
+            "select s.id, greatest(max(b.boundary_offset) - s.next_offset, 0) as lost from stream_positions s "
+            "left join period_boundaries b on b.topic = s.topic and b.partition = s.partition "
+            "and (b.topic_id = s.topic_id or b.topic_id is null or s.topic_id is null) "
+            "where s.topic = :topic and s.partition = :partition group by s.id) known "
+            "where p.id = known.id returning known.lost"
         ),
         {"topic": topic, "partition": partition},
     )
-    ensure_position(connection, topic, partition, log_start, topic_id)
+    return int(lost or 0)
+
+
+def partitions_awaited(connection: Connection, topic: str) -> dict[int, str | None]:
+    """The partitions of a topic that a boundary was pinned on and that nobody has begun to read; with Kafka's topic id."""
+    rows = connection.execute(
+        text(
+            "select b.partition, max(b.topic_id) as topic_id from period_boundaries b "
+            "where b.topic = :topic and b.boundary_offset > 0 and not exists (select from stream_positions p "
+            "where p.topic = b.topic and coalesce(p.former_partition, p.partition) = b.partition) "
+            "group by b.partition order by b.partition"
+        ),
+        {"topic": topic},
+    )
+    return {row.partition: row.topic_id for row in rows}
 
 
 def positions_of(connection: Connection, topic: str) -> dict[int, Position]:
@@ -148,7 +181,9 @@ def partition_states(connection: Connection, topics: Sequence[str]) -> list[Part
     """All known partitions of some topics."""
     rows = connection.execute(
         text(
-            "select topic, partition, next_offset, read_through_at, gap_records from stream_positions "
+            "select topic, partition, next_offset, read_through_at, gap_records + ("
+            "select coalesce(sum(f.gap_records), 0) from stream_positions f "
+            "where f.topic = p.topic and f.former_partition = p.partition) as gap_records from stream_positions p "
             "where topic = any(:topics) and partition >= 0 order by topic, partition"
         ),
         {"topics": list(topics)},

@@ -39,6 +39,7 @@ EXAMPLES: Final = {
     "held list": "",
     "position list": "",
     "position reset": "calls.raw --to-start",
+    "position retire": "calls.raw --gone",
     "quarantine list": "--reason unrated --account reseller",
     "quarantine replay": "--reason unrated --dry-run",
     "quarantine discard": "--reason unreadable --input calls.raw --because 'a test of the switch'",

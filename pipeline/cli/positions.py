@@ -1,4 +1,4 @@
-"""Where reading stands: position list, position reset."""
+"""Where reading stands: position list, position reset, position retire."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
     position = typer.Typer(no_args_is_help=True, help="How far each partition has been read.")
     position.command("list")(position_list)
     position.command("reset")(position_reset)
+    position.command("retire")(position_retire)
     app.add_typer(position, name="position")
 
 
@@ -80,12 +81,47 @@ def position_reset(
         for number in sorted(logs) if partition is None else [partition]:
             standing = _standing(topic, number, positions.get(number), logs[number], topic_id)
             if standing.trouble is not None:
-                position_store.begin_anew(connection, topic, number, standing.log_start, topic_id)
-                reset.append(standing)
+                lost = position_store.begin_anew(connection, topic, number, standing.log_start, topic_id)
+                reset.append((standing, lost))
     if not reset:
         raise Refused("nothing to reset: every position fits its log")
-    for each in reset:
-        say(f"{topic}[{each.partition}] begins at offset {each.log_start} ({each.trouble})")
+    for each, lost in reset:
+        say(f"{topic}[{each.partition}] begins at offset {each.log_start} ({each.trouble}){_lost(lost)}")
+
+
+def position_retire(
+    topic: Annotated[str, typer.Argument(help="A topic that was deleted and will not be made again.")],
+    *,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="Say so: what it held and nobody read will never be read.")
+    ] = False,
+) -> None:
+    """Give up a topic that is gone for good: the way out where a month waits for records of it that nobody can read.
+
+    What was read from it stays as it is. What is known to be lost is counted as a gap.
+    """
+    if not gone:
+        raise Refused("say --gone: what nobody has read of this topic is given up", exit_code=2)
+    _, logs = _logs(session.settings(), topic)
+    if logs:
+        raise Refused(
+            f"{topic} exists; take it out of the inputs if it is not to be read, and delete it first"
+        )
+    with session.transaction("position retire") as connection:
+        for number, topic_id in position_store.partitions_awaited(connection, topic).items():
+            position_store.ensure_position(connection, topic, number, 0, topic_id)
+        lost = {
+            number: position_store.give_up(connection, topic, number)
+            for number in position_store.positions_of(connection, topic)
+        }
+    if not lost:
+        raise Refused(f"nothing was ever read of {topic}, and no month waits for it")
+    for number, records in lost.items():
+        say(f"{topic}[{number}] is given up{_lost(records)}")
+
+
+def _lost(records: int) -> str:
+    return f"; {records} of its records were never read, and are counted as a gap" if records else ""
 
 
 def _standing(

@@ -133,6 +133,27 @@ def test_a_position_above_the_logs_end_is_refused_with_the_command_that_resolves
         command(carrier, monkeypatch, "position", "reset", topic, "--to-start")
 
 
+def test_a_topic_that_is_gone_is_given_up_by_command_and_one_that_exists_is_not(
+    carrier: Carrier,
+    real_kafka: RealKafka,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    topic = carrier.topics["calls"]
+    produce_to(carrier, 0, [json.dumps(each).encode() for each in calls(3)])
+    with running_worker(settings_of(carrier), carrier.world.engine):
+        wait_until(lambda: carrier.received() == 3)
+    with pytest.raises(Refused, match="exists"):
+        command(carrier, monkeypatch, "position", "retire", topic, "--gone")
+    remove(real_kafka, topic)
+    capsys.readouterr()
+    command(carrier, monkeypatch, "position", "retire", topic, "--gone")
+    assert f"{topic}[0] is given up" in capsys.readouterr().err
+    with pytest.raises(Refused, match="nothing was ever read"):
+        command(carrier, monkeypatch, "position", "retire", topic, "--gone")
+    assert carrier.received() == 3
+
+
 def test_a_topic_that_was_made_anew_is_refused_though_its_log_is_long_enough(
     carrier: Carrier,
     real_kafka: RealKafka,

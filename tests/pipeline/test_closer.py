@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from pipeline.boundaries import BoundariesUnavailableError
 from pipeline.closer import Closed, Waiting, close_month, closer_round, make_months_ahead, run_closer
-from pipeline.position_store import begin_anew
+from pipeline.position_store import begin_anew, ensure_position, give_up, partitions_awaited
 from pipeline.settings import InputTopic, Settings
 from rollup.months_store import BlockerKind, Waits, database_now, make_months, period_rows, what_blocks
 from rollup.reading_store import statements
@@ -121,6 +121,21 @@ def test_a_boundary_of_a_topic_that_is_gone_is_reached_when_its_position_is_give
     assert kinds(close_month(database, SETTINGS, source, past)) == [BlockerKind.UNREAD]
     with database.begin() as connection:
         begin_anew(connection, "calls.raw", 0, 0, "new")
+    assert isinstance(close_month(database, SETTINGS, source, past), Closed)
+
+
+def test_a_topic_that_is_gone_for_good_keeps_no_month_open_once_it_is_given_up(
+    database: Engine, past: Period
+) -> None:
+    run(database, "update stream_positions set next_offset = 5, topic_id = 'old'")
+    source = Ends({("calls.raw", 0): 7, ("calls.raw", 1): 3})
+    source.topic_id = "old"
+    assert kinds(close_month(database, SETTINGS, source, past)) == [BlockerKind.UNREAD] * 2
+    with database.begin() as connection:
+        assert partitions_awaited(connection, "calls.raw") == {1: "old"}
+        ensure_position(connection, "calls.raw", 1, 0, "old")
+        assert [give_up(connection, "calls.raw", partition) for partition in (0, 1)] == [2, 3]
+        assert connection.scalar(text("select sum(gap_records) from stream_positions")) == 5
     assert isinstance(close_month(database, SETTINGS, source, past), Closed)
 
 
