@@ -2,7 +2,8 @@
 
 A call from an address that somebody has is that customer's outbound call; a call to a number that somebody has is that
 customer's inbound call. The directory answers for the instant the call started (A1), so the answer never changes.
-A call between two customers is both; the input's `on_net` says which way it is billed, and without it nobody guesses.
+A call between two customers is both; the input's `on_net` says which way it is billed, or that it is both ways, as two
+records, and without it nobody guesses.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 
 from attribution.attribute import Held
 from attribution.directory import Directory
-from schemas.decoded import Direction, Rejected, Undirected
+from schemas.decoded import Ignored, Rejected, Undirected
 from schemas.formats.building import UNDIRECTED, directed
 from schemas.numbers import dialled
 from schemas.records import CallRecord
@@ -24,7 +25,9 @@ _BOTH: Final = (
 )
 
 
-def direct(undirected: Undirected, directory: Directory, home_country: str) -> CallRecord | Rejected | Held:
+def direct(
+    undirected: Undirected, directory: Directory, home_country: str
+) -> CallRecord | Rejected | Ignored | Held:
     """The record with its direction, or why it has none.
 
     Args:
@@ -37,12 +40,16 @@ def direct(undirected: Undirected, directory: Directory, home_country: str) -> C
         return Held("clock_ahead")
     outbound = _by_customer(record, directory, home_country)
     inbound = _owned(record.to_number, record, directory, home_country)
-    direction: Direction | None = undirected.on_net if outbound and inbound else None
+    if not outbound and not inbound:
+        return Rejected(UNDIRECTED, _NEITHER)
+    if undirected.way is not None:
+        billed = outbound if undirected.way == "outbound" else inbound
+        return directed(record, undirected.way) if billed else Ignored(f"not_{undirected.way}")
     if outbound != inbound:
-        direction = "outbound" if outbound else "inbound"
-    if direction is None:
-        return Rejected(UNDIRECTED, _BOTH if outbound else _NEITHER)
-    return directed(record, direction)
+        return directed(record, "outbound" if outbound else "inbound")
+    if undirected.on_net is None or undirected.on_net == "both":
+        return Rejected(UNDIRECTED, _BOTH)
+    return directed(record, undirected.on_net)
 
 
 def _by_customer(record: CallRecord, directory: Directory, home_country: str) -> bool:

@@ -48,13 +48,25 @@ class PreparedBatch:
         return max((item.message.received_at for item in self.items), default=None)
 
     def halves(self) -> tuple[PreparedBatch, PreparedBatch]:
-        """The batch cut in two, to find the record that the database refuses."""
-        middle = len(self.items) // 2
-        cut = self.items[middle].message.offset
+        """The batch cut in two between messages, to find the one that the database refuses.
+
+        Raises:
+            ValueError: it holds one message only.
+        """
+        offsets = sorted({item.message.offset for item in self.items})
+        if len(offsets) < 2:
+            raise ValueError("one message cannot be cut in two")
+        cut = offsets[len(offsets) // 2]
+        before = [item for item in self.items if item.message.offset < cut]
         return (
-            PreparedBatch(self.position_id, self.first_offset, cut, self.items[:middle]),
-            PreparedBatch(self.position_id, cut, self.next_offset, self.items[middle:]),
+            PreparedBatch(self.position_id, self.first_offset, cut, before),
+            PreparedBatch(self.position_id, cut, self.next_offset, self.items[len(before) :]),
         )
+
+    @property
+    def is_one_message(self) -> bool:
+        """Whether it cannot be cut in two; that message may hold two records."""
+        return self.items[0].message.offset == self.items[-1].message.offset
 
 
 def joined(batches: Sequence[PreparedBatch]) -> PreparedBatch:
@@ -91,17 +103,20 @@ class BatchPoster:
         raise AssertionError("unreachable")
 
     def _post_around(self, batch: PreparedBatch, error: DBAPIError) -> Counter[tuple[str, str]]:
-        """Post what the database takes of a batch, and quarantine the record that it refuses."""
-        if len(batch.items) > 1:
+        """Post what the database takes of a batch, and quarantine the message that it refuses."""
+        if not batch.is_one_message:
             first, second = batch.halves()
             return self.post(first) + self.post(second)
-        message, outcome = batch.items[0].message, batch.items[0].outcome
-        if isinstance(outcome, QuarantineRow):
+        if all(isinstance(item.outcome, QuarantineRow) for item in batch.items):
             raise error
-        refused = Item(
-            message, quarantined(batch.position_id, message, "refused_by_database", first_line(error))
-        )
-        return self.post(PreparedBatch(batch.position_id, batch.first_offset, batch.next_offset, [refused]))
+        refused = [
+            Item(
+                item.message,
+                quarantined(batch.position_id, item.message, "refused_by_database", first_line(error)),
+            )
+            for item in batch.items
+        ]
+        return self.post(PreparedBatch(batch.position_id, batch.first_offset, batch.next_offset, refused))
 
     def _post_once(self, batch: PreparedBatch) -> Counter[tuple[str, str]]:
         with self._engine.begin() as connection:

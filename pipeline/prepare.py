@@ -35,12 +35,16 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A Kafka record with what billing needs of it; `received_at` is Kafka's timestamp (never the worker's clock)."""
+    """A Kafka record with what billing needs of it; `received_at` is Kafka's timestamp (never the worker's clock).
+
+    `ordinal`: which of the records it holds is meant, where it holds two (an on-net call that is billed both ways).
+    """
 
     offset: int
     received_at: datetime
     key: bytes | None
     value: bytes | None
+    ordinal: int = 0
 
 
 class SipContextRow(NamedTuple):
@@ -94,9 +98,27 @@ class InputSpec:
 
 
 def decode(spec: InputSpec, messages: Iterable[Message]) -> list[tuple[Message, Decoded]]:
-    """Read each message; nothing raises, whatever the bytes."""
+    """Read each message; nothing raises, whatever the bytes. One that holds two records is there twice."""
     read = decoder(spec.kind, spec.format)
-    return [(message, read(message.value)) for message in messages]
+    decoded = [(message, read(message.value)) for message in messages]
+    if spec.format.on_net != "both":
+        return decoded
+    return [each for message, what in decoded for each in _both_ways(message, what)]
+
+
+def decode_one(spec: InputSpec, message: Message) -> tuple[Message, Decoded]:
+    """The record that a message's `ordinal` says."""
+    decoded = decode(spec, [message])
+    return next((each for each in decoded if each[0].ordinal == message.ordinal), decoded[0])
+
+
+def _both_ways(message: Message, what: Decoded) -> Iterable[tuple[Message, Decoded]]:
+    if not isinstance(what, Undirected):
+        return [(message, what)]
+    return [
+        (msgspec.structs.replace(message, ordinal=ordinal), each)
+        for ordinal, each in enumerate(what.both_ways())
+    ]
 
 
 def latest_start(decoded: Iterable[tuple[Message, Decoded]]) -> datetime | None:
@@ -223,6 +245,7 @@ def held_row(spec: InputSpec, message: Message, record: CallRecord, held: Held) 
         position_id=spec.position_id,
         kafka_offset=message.offset,
         value=message.value,
+        ordinal=message.ordinal,
     )
 
 
@@ -252,7 +275,7 @@ def quarantined(
     return QuarantineRow(
         position_id=position_id,
         kafka_offset=message.offset,
-        ordinal=0,
+        ordinal=message.ordinal,
         received_at=message.received_at,
         reason=reason,
         detail=detail or reason,

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.database import first_line, sqlstate
-from pipeline.prepare import Item, Message, Snapshot, decode, prepare, quarantined
+from pipeline.prepare import Item, Message, Snapshot, decode, decode_one, prepare, quarantined
 from pipeline.settings import Settings
 from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
@@ -26,6 +26,7 @@ from rollup.ledger import Identity, UsageRow
 from rollup.posting_store import Count
 from rollup.quarantine_store import Chosen, KeptRecord, Standing
 from rollup.unposted import HeldRow, QuarantineRow, RefusedRow
+from schemas.formats.building import AMBIGUOUS_TIME, UNDIRECTED, UNREADABLE
 
 _log = structlog.get_logger(__name__)
 REPLAY_SHARD: Final = -1
@@ -34,6 +35,9 @@ _bytes_max: Final = 32 * 1024 * 1024
 _RETRYABLE: Final = frozenset({"40001", "40P01"})
 _DATA_ERROR_CLASSES: Final = ("22", "23")
 _attempts_max: Final = 5
+_OF_THE_MESSAGE: Final = frozenset(
+    {UNREADABLE, UNDIRECTED, AMBIGUOUS_TIME}
+)  # said before it is known what it holds
 
 Outcomes = Counter[tuple[str, str]]
 Progress = Callable[[int], None]
@@ -132,21 +136,44 @@ class _Replay:
             records = quarantine_store.lock(connection, self.chosen, ids)
             total: Outcomes = Counter()
             for position_id, group in _by_position(records).items():
-                tried = _refused(group, refused_for) if refused_for else self._tried(group, snapshot)
-                total += _write(connection, position_id, tried)
+                tried = _Tried(_refused(group, refused_for)) if refused_for else self._tried(group, snapshot)
+                total += _write(connection, position_id, tried.records)
+                total += _write_found(connection, position_id, tried.found)
             if self.dry_run:
                 transaction.rollback()
         return total
 
-    def _tried(self, records: Sequence[KeptRecord], snapshot: Snapshot) -> dict[KeptRecord, Item]:
+    def _tried(self, records: Sequence[KeptRecord], snapshot: Snapshot) -> _Tried:
         """What the records of one partition come to now; empty where no input reads their topic any more."""
         topic = next((each for each in self.settings.inputs if each.topic == records[0].topic), None)
         if topic is None:
             _log.warning("replay_without_input", topic=records[0].topic, records=len(records))
-            return {}
+            return _Tried({})
         spec = input_spec(self.settings, topic, records[0].position_id)
-        items = prepare(spec, decode(spec, map(_message, records)), snapshot)
-        return dict(zip(records, items, strict=True))
+        items = prepare(spec, [decode_one(spec, _message(record)) for record in records], snapshot)
+        found = [
+            each
+            for record in records
+            if record.reason in _OF_THE_MESSAGE and record.alone
+            for each in decode(spec, [_message(record)])
+            if each[0].ordinal != record.ordinal
+        ]
+        return _Tried(dict(zip(records, items, strict=True)), prepare(spec, found, snapshot))
+
+
+class _Tried(NamedTuple):
+    """What records in quarantine come to, and what was found in their messages beside them: now they can be read."""
+
+    records: Mapping[KeptRecord, Item]
+    found: Sequence[Item] = ()
+
+
+def _write_found(connection: Connection, position_id: int, found: Sequence[Item]) -> Outcomes:
+    """Write records that were never counted, as the stream would have: a message that could not be read counted as one."""
+    written = write(connection, REPLAY_SHARD, found)
+    counts = [Count(outcome, reason, records) for (outcome, reason), records in written.counts.items()]
+    posting_store.count(connection, position_id, "stream", counts)
+    return written.counts
 
 
 def _write(connection: Connection, position_id: int, tried: Mapping[KeptRecord, Item]) -> Outcomes:
@@ -215,4 +242,4 @@ def _by_position(records: Iterable[KeptRecord]) -> dict[int, list[KeptRecord]]:
 
 
 def _message(record: KeptRecord) -> Message:
-    return Message(record.kafka_offset, record.received_at, record.key, record.value)
+    return Message(record.kafka_offset, record.received_at, record.key, record.value, record.ordinal)

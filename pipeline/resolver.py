@@ -25,7 +25,7 @@ from pipeline import metrics, position_store, resolver_store
 from pipeline.context_expiry import expire_contexts
 from pipeline.election import while_elected
 from pipeline.kafka_logs import KafkaLogs
-from pipeline.prepare import InputSpec, Item, Outcome, Snapshot, decode, held_row, prepare, usage
+from pipeline.prepare import InputSpec, Item, Outcome, Snapshot, decode_one, held_row, prepare, usage
 from pipeline.read_through import read_through
 from pipeline.resolver_store import WaitingRow
 from pipeline.settings import InputTopic, Settings
@@ -139,10 +139,10 @@ def _decided(
         _log.error("held_record_without_input", topic=row.topic, offset=row.message.offset)
         return None
     spec = input_spec(settings, topic, row.position_id)
-    decoded = decode(spec, [row.message])
-    record = _record(spec, decoded[0][1], snapshot)
+    message, decoded = decode_one(spec, row.message)
+    record = _record(spec, decoded, snapshot)
     if row.reason == "clock_ahead" or record is None:
-        return prepare(spec, decoded, snapshot)[0].outcome
+        return prepare(spec, [(message, decoded)], snapshot)[0].outcome
     assert through is not None
     in_time = events_in_time(
         record, row.message.received_at, spec.sip_wait, through, events, spec.rules.edge_addresses

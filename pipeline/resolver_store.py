@@ -47,7 +47,7 @@ def due(
     rows = connection.execute(
         text(
             "select h.started_date, h.key, h.reason, h.call_id, h.position_id, p.topic, "  # noqa: S608 (our own text)
-            "h.kafka_offset, h.received_at, h.value "
+            "h.kafka_offset, h.received_at, h.value, h.ordinal "
             "from held_records h join stream_positions p on p.id = h.position_id "
             f"where {_DUE} order by h.received_at, h.position_id, h.kafka_offset limit :max for update of h skip locked"
         ),
@@ -61,7 +61,7 @@ def due(
             row.call_id,
             row.position_id,
             row.topic,
-            Message(row.kafka_offset, row.received_at, None, bytes(row.value)),
+            Message(row.kafka_offset, row.received_at, None, bytes(row.value), row.ordinal),
         )
         for row in rows
     ]

@@ -54,7 +54,10 @@ class Extent(NamedTuple):
 
 
 class KeptRecord(NamedTuple):
-    """A record in quarantine with its bytes and Kafka coordinates; `stands`: under its identity (L2)."""
+    """A record in quarantine with its bytes and Kafka coordinates; `stands`: under its identity (L2).
+
+    `ordinal`: which record of its message. `alone`: no other record of that message was ever quarantined.
+    """
 
     id: int
     position_id: int
@@ -65,6 +68,8 @@ class KeptRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     stands: bool
+    ordinal: int
+    alone: bool
 
 
 class Standing(NamedTuple):
@@ -123,7 +128,9 @@ def lock(connection: Connection, chosen: Chosen, ids: Sequence[int]) -> list[Kep
     rows = connection.execute(
         text(
             "select q.id, q.position_id, p.topic, q.kafka_offset, q.received_at, q.reason, q.key, q.value, "  # noqa: S608 (our own text)
-            "q.record_key is not null as stands from quarantine q join stream_positions p on p.id = q.position_id "
+            "q.record_key is not null as stands, q.ordinal, not exists (select from quarantine o where "
+            "o.position_id = q.position_id and o.kafka_offset = q.kafka_offset and o.ordinal <> q.ordinal) as alone "
+            "from quarantine q join stream_positions p on p.id = q.position_id "
             f"where {_CHOSEN} and q.id = any(:part) order by q.id for update of q skip locked"
         ),
         {**chosen.parameters, "part": list(ids)},
@@ -139,6 +146,8 @@ def lock(connection: Connection, chosen: Chosen, ids: Sequence[int]) -> list[Kep
             None if row.key is None else bytes(row.key),
             None if row.value is None else bytes(row.value),
             row.stands,
+            row.ordinal,
+            row.alone,
         )
         for row in rows
     ]

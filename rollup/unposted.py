@@ -23,6 +23,7 @@ class HeldRow(NamedTuple):
     position_id: int
     kafka_offset: int
     value: bytes
+    ordinal: int
 
 
 class QuarantineRow(NamedTuple):

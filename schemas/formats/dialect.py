@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, model_validator
 
 from schemas import network
-from schemas.decoded import Decoded, Direction
+from schemas.decoded import Decoded, OnNet
 from schemas.records import Word
 
 Kind = Literal["calls", "sip"]
@@ -70,7 +70,8 @@ class Format(BaseModel):
     - `zone`: where its zone-less times are local, or `in_record` where every time carries its offset.
     - `direction`: `inbound`, `outbound`, `record` (a field of the record says it), `directory` (which of its numbers
       and addresses are somebody's) or patterns on one of its fields.
-    - `on_net`: which way to bill a call between two customers, where `directory` knows both ends.
+    - `on_net`: which way to bill a call between two customers, where `directory` knows both ends: `outbound`, `inbound`, or
+      `both`, as two records.
     - `hops`: addresses of the carrier's own switches; a leg that comes from one is billed where it came in.
     - `rows`: Asterisk only (schemas/formats/asterisk_cdr.py).
     """
@@ -81,7 +82,7 @@ class Format(BaseModel):
     switch: Word | None = None
     zone: Annotated[str, PlainValidator(_zone, json_schema_input_type=str)] | None = None
     direction: Literal["inbound", "outbound", "record", "directory"] | DirectionPatterns | None = None
-    on_net: Direction | None = None
+    on_net: OnNet | None = None
     hops: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     rows: Literal["answered", "every"] | None = None
 

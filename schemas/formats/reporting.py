@@ -40,7 +40,7 @@ class Reporter:
     def __init__(self, dialect: Dialect, settings: Format) -> None:
         self._fallback_switch = settings.switch
         self._hops = settings.hops
-        self._on_net: Direction | None = settings.on_net
+        self._on_net = settings.on_net
         self._told = _direction_rule(dialect, settings)
 
     def decoded(

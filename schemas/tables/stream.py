@@ -79,6 +79,7 @@ held_records = Table(
     Column("position_id", Integer, ForeignKey("stream_positions.id"), nullable=False),
     Column("kafka_offset", BigInteger, nullable=False),
     Column("value", LargeBinary, nullable=False),
+    Column("ordinal", Integer, nullable=False, server_default="0"),  # which record of the message
     CheckConstraint("reason in ('sip_context', 'clock_ahead')", name="reason"),
     # serve: the resolver's next records
     Index("held_records_unexamined_idx", "received_at", postgresql_where=text("not examined")),

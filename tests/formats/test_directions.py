@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from attribution.attribute import Held
 from attribution.direction import direct
 from pipeline.settings import InputTopic
-from schemas.decoded import Rejected, Undirected
+from schemas.decoded import Ignored, Rejected, Undirected
 from schemas.formats import Format, decoder
 from schemas.records import CallRecord
 from tests.attribution.worlds import BIG, END_OF_TIME, SMALL, dedicated, directory, number, on
@@ -75,6 +75,17 @@ def test_a_call_between_customers_goes_the_way_that_the_setting_says() -> None:
     assert isinstance(direct(undirected(), both, "US"), Rejected)
     assert direction_of(direct(undirected("outbound"), both, "US")) == "outbound"
     assert direction_of(direct(undirected("inbound"), both, "US")) == "inbound"
+
+
+def test_a_call_that_is_billed_both_ways_is_two_records_of_which_each_goes_its_own() -> None:
+    outbound, inbound = undirected("both").both_ways()
+    assert inbound.record.id == f"{outbound.record.id}/inbound"
+    assert [
+        [direction_of(direct(each, known, "US")) for each in (outbound, inbound)]
+        for known in (directory(CUSTOMER, CALLED), directory(CUSTOMER), directory(CALLED), directory())
+    ] == [["outbound", "inbound"], ["outbound", None], [None, "inbound"], [None, None]]
+    assert direct(inbound, directory(CUSTOMER), "US") == Ignored("not_inbound")
+    assert direct(outbound, directory(CALLED), "US") == Ignored("not_outbound")
 
 
 def test_what_was_assigned_after_the_call_tells_nothing() -> None:
