@@ -34,16 +34,27 @@ class Written(NamedTuple):
     new: list[Identity]
 
 
-class BatchRows(NamedTuple):
-    """A batch by what is to be done with it; in-batch duplicates are already told apart.
+class Told(NamedTuple):
+    """A record and the message that told it."""
 
-    `messages` are those that `usage`, `held` and `refused` came from.
+    row: Asked
+    message: Message
+
+
+class BatchRows(NamedTuple):
+    """A batch by what is to be done with it.
+
+    `first`: the batch's first record under each identity, with its message: in `usage`, `held` or `refused` until it turns
+    out to repeat what stands. `repeats`: those that came later under one. `stood`: identities that stood before, and whether with
+    the content of the first.
     """
 
     usage: dict[Identity, UsageRow]
     held: dict[Identity, HeldRow]
     refused: dict[Identity, RefusedRow]
-    messages: dict[Identity, Message]
+    first: dict[Identity, Told]
+    repeats: list[Told]
+    stood: dict[Identity, bool]
     quarantine: list[QuarantineRow]
     contexts: list[SipContextRow]
 
@@ -72,6 +83,7 @@ def write(
         new = []
     _hold(connection, rows, counts)
     _refuse(connection, rows, counts)
+    _judge_repeats(connection, rows, counts)
     rows.quarantine.sort(
         key=attrgetter("kafka_offset")
     )  # a replay takes them in the order they were received
@@ -85,18 +97,17 @@ def write(
 
 def sorted_out(items: Sequence[Item], counts: Counter[tuple[str, str]]) -> BatchRows:
     """A batch by what is to be done with each record; what needs no more than counting is counted."""
-    rows = BatchRows({}, {}, {}, {}, [], [])
-    usage, held, refused, messages = rows.usage, rows.held, rows.refused, rows.messages
+    rows = BatchRows({}, {}, {}, {}, [], {}, [], [])
+    usage, held, refused, first = rows.usage, rows.held, rows.refused, rows.first
     for item in items:
         outcome = item.outcome
         match outcome:
             case UsageRow() | HeldRow() | RefusedRow():
                 identity = outcome.identity
-                if identity in messages:
-                    first = usage.get(identity) or held.get(identity) or refused[identity]
-                    _repeated(outcome, item.message, rows, counts, same=first.content == outcome.content)
+                if identity in first:
+                    rows.repeats.append(Told(outcome, item.message))
                     continue
-                messages[identity] = item.message
+                first[identity] = Told(outcome, item.message)
                 if isinstance(outcome, UsageRow):
                     usage[identity] = outcome
                 elif isinstance(outcome, HeldRow):
@@ -114,15 +125,33 @@ def sorted_out(items: Sequence[Item], counts: Counter[tuple[str, str]]) -> Batch
     return rows
 
 
-def _repeated(
-    row: Asked,
-    message: Message,
-    rows: BatchRows,
-    counts: Counter[tuple[str, str]],
-    *,
-    same: bool,
-) -> None:
+def _judge_repeats(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
+    """Judge what the batch itself repeats by what stands: the batch's first, or else what stood before it (L2).
+
+    Where the batch's first is no repeat of what stood, a later one may be: it is looked up.
+    """
+    asked: dict[tuple[Identity, bytes], bool] = {}
+    for told in rows.repeats:
+        identity, content = told.row.identity, told.row.content
+        same = rows.first[identity].row.content == content
+        if rows.stood.get(identity) is False:
+            if (identity, content) not in asked:
+                asked[identity, content] = not same and _stands(connection, told.row)
+            same = asked[identity, content]
+        _repeated(told, rows, counts, same=same)
+
+
+def _stands(connection: Connection, row: Asked) -> bool:
+    """Whether what stands under a record's identity has its content."""
+    return any(
+        standing_store.standing(connection, table, [row]).get(row.identity, False)
+        for table in standing_store.LEDGERS
+    )
+
+
+def _repeated(told: Told, rows: BatchRows, counts: Counter[tuple[str, str]], *, same: bool) -> None:
     """Judge a record whose identity stands already: the same content changes nothing, another is kept aside (L2)."""
+    row = told.row
     if same:
         counts["duplicate", ""] += 1
         return
@@ -135,15 +164,17 @@ def _repeated(
     )
     detail = f"record {row.record_id!r} of {row.switch!r} was received before with other billable content"
     rows.quarantine.append(
-        quarantined(row.position_id, message, "conflicting_duplicate", detail, account_id, row.started_at)
+        quarantined(
+            row.position_id, told.message, "conflicting_duplicate", detail, account_id, row.started_at
+        )
     )
 
 
 def _drop_standing(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
     """A record that waits stands, and one that lacks only a tariff: what comes later under its identity repeats it."""
-    if not rows.messages:
+    if not rows.first:
         return
-    unposted = standing_store.standing_unposted(connection, len(rows.messages))
+    unposted = standing_store.standing_unposted(connection, len(rows.first))
     asked: list[Asked] = [*rows.usage.values(), *rows.held.values(), *rows.refused.values()]
     suspects = asked if unposted is None else [row for row in asked if row.identity in unposted]
     _drop(standing_store.standing(connection, "standing_records", suspects), rows, counts)
@@ -152,8 +183,15 @@ def _drop_standing(connection: Connection, rows: BatchRows, counts: Counter[tupl
 def _drop(standing: Mapping[Identity, bool], rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
     """Take records out that stand already, with the same content or another."""
     for identity, same in standing.items():
-        row = rows.usage.pop(identity, None) or rows.held.pop(identity, None) or rows.refused.pop(identity)
-        _repeated(row, rows.messages[identity], rows, counts, same=same)
+        for kind in (rows.usage, rows.held, rows.refused):
+            kind.pop(identity, None)
+        _note(identity, rows, counts, same=same)
+
+
+def _note(identity: Identity, rows: BatchRows, counts: Counter[tuple[str, str]], *, same: bool) -> None:
+    """The batch's first under an identity repeats what stood before it."""
+    rows.stood[identity] = same
+    _repeated(rows.first[identity], rows, counts, same=same)
 
 
 def _post_usage(
@@ -219,7 +257,7 @@ def _hold(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, st
         if identity in held:
             counts["held", row.reason] += 1
         else:
-            _repeated(row, rows.messages[identity], rows, counts, same=known.get(identity, False))
+            _note(identity, rows, counts, same=known.get(identity, False))
 
 
 def _refuse(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:

@@ -22,6 +22,7 @@ from schemas.bulk import copy_binary
 
 _ASKED: Final = Struct(">hiii4si16si16s").pack
 Ledger = Literal["usage_records", "standing_records"]
+LEDGERS: Final[tuple[Ledger, ...]] = ("usage_records", "standing_records")
 
 
 def standing(connection: Connection, table: Ledger, asked: Sequence[Asked]) -> dict[Identity, bool]:

@@ -92,6 +92,12 @@ RESENT: list[tuple[Any, timedelta]] = [
 ]
 UNRATED_AT_LAST = [(call(cost=None, to_number=FREEPHONE), MOMENT), *RESENT]
 FOREIGN_MONEY_AT_LAST = [(call(currency="EUR"), MOMENT), *RESENT]
+CONTRADICTED_THEN_RESENT = [
+    (call(source_ip=None), MOMENT),
+    (Again(1, {"cost": "7"}), MOMENT),
+    (Again(1, {}), MOMENT),
+]
+FIRST_ALONE = [Step(number, 1, resolve=False) for number in (0, 1)]
 ONE_BY_ONE = [Step(number, 1, resolve=True) for number in (0, 1, 2, 3)] * 4
 SIP_BEHIND = [Step(0, 9, resolve=True), Step(1, 9, resolve=True), Step(2, 1, resolve=True)]
 
@@ -131,6 +137,7 @@ races = st.tuples(
 @example(story=UNRATED_AT_LAST, order=ONE_BY_ONE)
 @example(story=FOREIGN_MONEY_AT_LAST, order=SIP_BEHIND)
 @example(story=FOREIGN_MONEY_AT_LAST, order=ONE_BY_ONE)
+@example(story=CONTRADICTED_THEN_RESENT, order=FIRST_ALONE)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=races, order=steps)
 def test_a_call_and_its_sip_events_may_be_read_in_any_order(

@@ -50,6 +50,23 @@ def test_the_same_id_with_other_billable_content_is_kept_aside_and_the_first_sta
     assert "other billable content" in kept.detail
 
 
+@pytest.mark.parametrize("in_one_batch", [False, True])
+def test_a_resend_behind_a_contradiction_is_still_a_duplicate_however_they_are_batched(
+    carrier: World, *, in_one_batch: bool
+) -> None:
+    first, other = (inbound("a", NUMBER, OCTOBER, billed_seconds=seconds) for seconds in (60, 120))
+    third = inbound("a", NUMBER, OCTOBER, billed_seconds=180)
+    carrier.receive(first, at=LATER)
+    later = [other, first, other, third, first]
+    for batch in [later] if in_one_batch else [[each] for each in later]:
+        carrier.receive(*batch, at=LATER)
+    assert carrier.outcomes() == {
+        ("posted", ""): 1,
+        ("duplicate", ""): 2,
+        ("quarantined", "conflicting_duplicate"): 3,
+    }
+
+
 def test_a_resend_that_slips_over_midnight_is_recognised(carrier: World) -> None:
     before, after = utc("2026-10-10 23:59:59"), utc("2026-10-11 00:00:01")
     carrier.receive(inbound("a", NUMBER, before), at=LATER + timedelta(days=1))
