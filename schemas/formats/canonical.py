@@ -52,10 +52,10 @@ def decode_call(value: bytes | None) -> Decoded:
 
 
 def _keepable(record: CallRecord) -> CallRecord:
-    """A record whose tenant header can be kept: one with control characters names nobody, and still is there."""
+    """A record whose tenant header can be kept: one with control characters within names nobody, and still is there."""
     if record.x_tenant is None or _CONTROL.search(record.x_tenant) is None:
         return record
-    return msgspec.structs.replace(record, x_tenant=_CONTROL.sub("\ufffd", record.x_tenant))
+    return msgspec.structs.replace(record, x_tenant=_CONTROL.sub("\ufffd", record.x_tenant.strip()))
 
 
 def decode_sip(value: bytes | None) -> Decoded:
