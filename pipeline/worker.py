@@ -37,9 +37,9 @@ from pipeline.watching import WorkerView
 
 _log = structlog.get_logger(__name__)
 _back_off_seconds: Final = (0.1, 0.5, 2.0, 5.0, 10.0)
-_buffered_batches_max: Final = 8
+_buffered_batches_max: Final = 4
 _piece_records: Final = 250
-_prepared_records_max: Final = 48_000
+_prepared_records_max: Final = 32_000
 _transaction_records_max: Final = 16_000
 _gather_seconds_max: Final = 2.0
 _gather_look_seconds: Final = 0.02
