@@ -43,6 +43,8 @@ _prepared_records_max: Final = 32_000
 _transaction_records_max: Final = 16_000
 _gather_seconds_max: Final = 2.0
 _gather_look_seconds: Final = 0.02
+_rest_seconds: Final = 0.1
+_switch_seconds: Final = 0.001
 _transactions_at_once_max: Final = 3
 collect_after_objects: Final = 200_000
 
@@ -88,6 +90,8 @@ def run_worker(settings: Settings, engine: Engine, view: WorkerView) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(collect_after_objects)
+    # Kafka's reader is a thread of its own: it must not wait 5 ms for each turn while a batch is prepared.
+    sys.setswitchinterval(_switch_seconds)
     worker = faust.Worker(
         app, loglevel=settings.log_level.upper(), redirect_stdouts=False, override_logging=False, quiet=True
     )
@@ -119,7 +123,7 @@ class Ingest:
 
     Each partition has a lane of prepared batches. While one transaction of a lane is in the database, the next batches
     are prepared and join the lane. Transactions grow with the backlog: where the log holds more than another batch,
-    a lane gathers many before it writes; where it does not, each batch is written at once.
+    a lane gathers many before it writes; where it does not, it writes at once, but ten times a second at most.
     """
 
     def __init__(
@@ -135,6 +139,7 @@ class Ingest:
         )
         self._lanes: defaultdict[TP, deque[_Prepared]] = defaultdict(deque)
         self._writers: dict[TP, asyncio.Task[None]] = {}
+        self._rested_at: defaultdict[TP, float] = defaultdict(float)
         self._prepared_records = 0
         self._room = asyncio.Event()
         self._failures = 0
@@ -159,25 +164,30 @@ class Ingest:
         """Write what a partition's lane holds, in order, until it is empty."""
         try:
             while self._lanes[tp]:
-                await self._gather(self._lanes[tp])
+                await self._gather(tp)
                 taken = self._take(self._lanes[tp])
                 current = [each for each in taken if self._consumer.is_current(each.batch)]
                 if current:
                     await self._post(current[0].batch, joined([each.prepared for each in current]))
+                self._prepared_records -= sum(len(each.prepared.items) for each in taken)
+                self._room.set()
         finally:
             del self._writers[tp]
 
-    async def _gather(self, lane: deque[_Prepared]) -> None:
-        """Wait for more of a backlog, while there is room for it."""
-        clock = asyncio.get_running_loop()
+    async def _gather(self, tp: TP) -> None:
+        """Wait for more while there is room: of a backlog; and else until the lane's last writing is a moment ago."""
+        clock, lane = asyncio.get_running_loop(), self._lanes[tp]
         until = clock.time() + _gather_seconds_max
         while (  # noqa: ASYNC110 (there is more than one thing to wait for)
-            lane[-1].batch.behind > self._settings.batch_records_max
-            and sum(len(each.prepared.items) for each in lane) < _transaction_records_max
+            sum(len(each.prepared.items) for each in lane) < _transaction_records_max
             and self._prepared_records < _prepared_records_max
-            and clock.time() < until
+            and (
+                clock.time() < self._rested_at[tp]
+                or (lane[-1].batch.behind > self._settings.batch_records_max and clock.time() < until)
+            )
         ):
             await asyncio.sleep(_gather_look_seconds)
+        self._rested_at[tp] = clock.time() + _rest_seconds
 
     def _take(self, lane: deque[_Prepared]) -> list[_Prepared]:
         """The batches of a lane's next transaction."""
@@ -186,8 +196,6 @@ class Ingest:
         while lane and records + len(lane[0].prepared.items) <= _transaction_records_max:
             taken.append(lane.popleft())
             records += len(taken[-1].prepared.items)
-        self._prepared_records -= records
-        self._room.set()
         return taken
 
     @property
