@@ -94,6 +94,7 @@ def test_whatever_is_shown_can_be_had_as_json() -> None:
     verbs |= {
         "finish",
         "reset",
+        "retire",
         "validate-address",
         "retry",
         "refresh",
