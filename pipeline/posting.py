@@ -53,9 +53,9 @@ class PreparedBatch:
         Raises:
             ValueError: it holds one message only.
         """
-        offsets = sorted({item.message.offset for item in self.items})
-        if len(offsets) < 2:
+        if self.is_one_message:
             raise ValueError("one message cannot be cut in two")
+        offsets = sorted({item.message.offset for item in self.items})
         cut = offsets[len(offsets) // 2]
         before = [item for item in self.items if item.message.offset < cut]
         return (
