@@ -9,11 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 from sqlalchemy import Connection, text
 
 from rollup.tariffs import Tariff, Tariffs, TariffUnit
 from schemas.periods import utc_text
+
+# A day at this price a minute, in millionths, is still within 64 bits: what a record costs must have a row's form.
+tariff_cost_max: Final = 1_000_000_000
 
 
 class TariffRefusedError(ValueError):
@@ -97,6 +101,8 @@ def _refuse_malformed(tariff: NewTariff) -> None:
         raise TariffRefusedError(f"prefix {tariff.prefix!r} must be digits only, without plus sign")
     if tariff.cost < 0:
         raise TariffRefusedError("a tariff's cost may not be negative")
+    if tariff.cost > tariff_cost_max:
+        raise TariffRefusedError(f"a tariff's cost may not be more than {tariff_cost_max:,}")
     if min(tariff.increment_first_seconds, tariff.increment_next_seconds) < 1:
         raise TariffRefusedError("increments are whole seconds, at least 1")
 

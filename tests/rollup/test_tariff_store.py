@@ -94,3 +94,10 @@ def test_a_malformed_tariff_is_refused(running_account: tuple[Engine, int], wron
     engine, account_id = running_account
     with engine.begin() as connection, pytest.raises(TariffRefusedError):
         add(connection, account_id, NOW, **wrong)
+
+
+def test_a_tariff_costs_no_more_than_a_ledger_row_can_hold(running_account: tuple[Engine, int]) -> None:
+    engine, account_id = running_account
+    refused = NewTariff(account_id, "sms", NOW, "event", Decimal("1000000000.000001"))
+    with engine.begin() as connection, pytest.raises(TariffRefusedError, match="more than 1,000,000,000"):
+        add_tariff(connection, NOW, refused)
