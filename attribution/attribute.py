@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal
 
 import msgspec
+import numpy as np
 
+from attribution.assets import to_instant, to_microseconds
 from attribution.context import counting_events, sources
 from attribution.directory import Directory, IpAssignment, NumberOwner
+from schemas.columns import CallColumns
 from schemas.network import Address
-from schemas.numbers import dialled
+from schemas.numbers import dialled_each
 from schemas.records import CallRecord, SipEvent
 
 Rule = Literal["A2", "A3", "A4", "A5", "A6"]
@@ -90,27 +94,38 @@ class Held:
 
     reason: Literal["sip_context", "clock_ahead"]
 
+    @property
+    def account_id(self) -> None:
+        """Whose it is will be known later."""
+
 
 Attribution = Attributed | Unattributed | Held
+_CLOCK_AHEAD: Final = Held("clock_ahead")
+_IN_CONTEXT: Final = Held("sip_context")
 
 
 def attribute(record: CallRecord, directory: Directory, rules: InputRules) -> Attribution:
     """Decide the tenant of a record from the record alone, or hold it for its SIP events or its instant."""
-    return attribute_each((record,), directory, rules)[0]
+    return attribute_each(CallColumns.of((record,)), directory, rules)[0]
 
 
-def attribute_each(
-    records: Sequence[CallRecord], directory: Directory, rules: InputRules
-) -> list[Attribution]:
+def attribute_each(calls: CallColumns, directory: Directory, rules: InputRules) -> list[Attribution]:
     """`attribute` for each record of a batch; the directory is asked about all of them at once."""
-    called = iter(_called_owners([each for each in records if each.direction == "inbound"], directory, rules))
-    sources = iter(_sources([each for each in records if each.direction == "outbound"], directory))
-    return [
-        _by_called_number(each, next(called), directory)
-        if each.direction == "inbound"
-        else _by_record_alone(each, next(sources), directory, rules)
-        for each in records
-    ]
+    inbound = np.array([each == "inbound" for each in calls.directions], dtype=np.bool_)
+    called, sent = np.flatnonzero(inbound).tolist(), np.flatnonzero(~inbound).tolist()
+    decided: list[Attribution] = [_CLOCK_AHEAD] * len(inbound)
+    started = calls.started.tolist()
+    for place, owner in zip(called, _called_owners(calls, called, directory, rules), strict=True):
+        decided[place] = _by_called_number(owner)
+    for place, source in zip(sent, _sources(calls, sent, directory), strict=True):
+        name = _name(calls.names[place])
+        if _needs_context(rules, calls.call_ids[place], source, name):
+            decided[place] = _IN_CONTEXT
+        else:
+            decided[place] = _by_source(directory, source, name, started[place])
+    for place in np.flatnonzero(calls.started > to_microseconds(directory.as_of)).tolist():
+        decided[place] = _CLOCK_AHEAD
+    return decided
 
 
 def attribute_in_context(
@@ -127,7 +142,7 @@ def attribute_in_context(
     if record.direction == "inbound":
         return attribute(record, directory, rules)
     if record.started_at > directory.as_of:
-        return Held("clock_ahead")
+        return _CLOCK_AHEAD
     counting = counting_events(record, events, rules.edge_addresses)
     if len(sources(counting)) > 1:
         return Unattributed("ambiguous_context", None, "A3")
@@ -135,21 +150,19 @@ def attribute_in_context(
     if counting:
         address, name = address or counting[0].source_ip, name or _name(counting[0].x_tenant)
     source: Source = _NO_SOURCE if address is None else directory.ip_in_force(address, record.started_at)
-    return _by_source(record, directory, source, name)
+    return _by_source(directory, source, name, to_microseconds(record.started_at))
 
 
 def _called_owners(
-    records: Sequence[CallRecord], directory: Directory, rules: InputRules
+    calls: CallColumns, places: Sequence[int], directory: Directory, rules: InputRules
 ) -> list[NumberOwner | None]:
-    """Whose the called numbers are."""
-    numbers = [dialled(each.to_number or "", rules.home_country) for each in records]
-    return directory.numbers_in_force(numbers, [each.started_at for each in records])
+    """Whose the called numbers of some calls are."""
+    numbers = dialled_each([calls.to_numbers[place] for place in places], [rules.home_country] * len(places))
+    return directory.numbers_in_force([each or "" for each in numbers], calls.started[places])
 
 
-def _by_called_number(record: CallRecord, owner: NumberOwner | None, directory: Directory) -> Attribution:
+def _by_called_number(owner: NumberOwner | None) -> Attribution:
     """Inbound: the tenant of the called number, wherever the call was routed (A2)."""
-    if record.started_at > directory.as_of:
-        return Held("clock_ahead")
     if owner is None:
         return Unattributed("number_not_assigned", None, "A6")
     if owner.tenant_id is None:
@@ -157,28 +170,16 @@ def _by_called_number(record: CallRecord, owner: NumberOwner | None, directory: 
     return Attributed(owner.account_id, owner.tenant_id, "A2", owner.id)
 
 
-def _sources(records: Sequence[CallRecord], directory: Directory) -> list[Source]:
-    """Whose the addresses are that the records name."""
-    named = [each for each in records if each.source_ip is not None]
+def _sources(calls: CallColumns, places: Sequence[int], directory: Directory) -> list[Source]:
+    """Whose the addresses are that some calls name."""
+    named = [place for place in places if calls.sources[place] is not None]
     found = iter(
-        directory.ips_in_force([each.source_ip or "" for each in named], [each.started_at for each in named])
+        directory.ips_in_force([calls.sources[place] or "" for place in named], calls.started[named])
     )
-    return [_NO_SOURCE if each.source_ip is None else next(found) for each in records]
+    return [_NO_SOURCE if calls.sources[place] is None else next(found) for place in places]
 
 
-def _by_record_alone(
-    record: CallRecord, source: Source, directory: Directory, rules: InputRules
-) -> Attribution:
-    """Outbound: by what the record itself says, unless SIP events could say more (A3, A10)."""
-    if record.started_at > directory.as_of:
-        return Held("clock_ahead")
-    name = _name(record.x_tenant)
-    if _needs_context(record, rules, source, name):
-        return Held("sip_context")
-    return _by_source(record, directory, source, name)
-
-
-def _by_source(record: CallRecord, directory: Directory, source: Source, name: str | None) -> Attribution:
+def _by_source(directory: Directory, source: Source, name: str | None, at: int) -> Attribution:
     """Outbound: the tenant of the source IP, or on a shared IP the one that the header names (A3)."""
     if source is None:
         return Unattributed("ip_not_assigned", None, "A6")
@@ -188,7 +189,7 @@ def _by_source(record: CallRecord, directory: Directory, source: Source, name: s
         return _by_dedicated_ip(source, source.tenant_id, directory, name)
     if name is None:
         return _by_default_tenant(source)
-    return _by_name(record, source, directory, name)
+    return _by_name(source, directory, name, to_instant(at))
 
 
 def _by_dedicated_ip(
@@ -201,12 +202,12 @@ def _by_dedicated_ip(
     )
 
 
-def _by_name(record: CallRecord, assignment: IpAssignment, directory: Directory, name: str) -> Attribution:
+def _by_name(assignment: IpAssignment, directory: Directory, name: str, at: datetime) -> Attribution:
     """On a shared IP the header decides, exactly, among the tenants of the IP's own account (A5)."""
-    tenant = directory.tenant_named(assignment.account_id, name, record.started_at)
+    tenant = directory.tenant_named(assignment.account_id, name, at)
     if tenant is not None:
         return Attributed(assignment.account_id, tenant.id, "A5", assignment.id)
-    near = directory.near_match(assignment.account_id, name, record.started_at)
+    near = directory.near_match(assignment.account_id, name, at)
     return Unattributed(
         "unknown_tenant", assignment.account_id, "A5", assignment.id, near_match=near.code if near else None
     )
@@ -219,9 +220,9 @@ def _by_default_tenant(assignment: IpAssignment) -> Attribution:
     return Attributed(assignment.account_id, assignment.default_tenant_id, "A5", assignment.id)
 
 
-def _needs_context(record: CallRecord, rules: InputRules, source: Source, name: str | None) -> bool:
+def _needs_context(rules: InputRules, call_id: str | None, source: Source, name: str | None) -> bool:
     """Whether SIP events could tell what the record does not: its source, or the name on a shared IP (A10)."""
-    if not rules.sip_context or record.call_id is None:
+    if not rules.sip_context or call_id is None:
         return False
     if source is None:
         return False

@@ -14,6 +14,7 @@ from attribution.assets import Account, IpAssignment, NumberAssignment, Tenant, 
 from attribution.network_table import NetworkTable
 from attribution.number_columns import NumberColumns, NumberOwner
 from attribution.number_table import NumberTable
+from schemas.binary import Integers
 from schemas.network import Address, parsed
 
 __all__ = ["Account", "Changes", "Directory", "IpAssignment", "NumberAssignment", "NumberOwner", "Tenant"]
@@ -80,16 +81,16 @@ class Directory:
         """The longest prefix of the address among the assignments in force at the instant (A3)."""
         return self._networks.in_force(parsed(address), to_microseconds(at))
 
-    def numbers_in_force(self, numbers: Sequence[str], at: Sequence[datetime]) -> list[NumberOwner | None]:
-        """Whose each E.164 number is at its instant, as `number_in_force` says; quick for a batch of thousands.
+    def numbers_in_force(self, numbers: Sequence[str], at: Integers) -> list[NumberOwner | None]:
+        """Whose each E.164 number is at its instant (microseconds), as `number_in_force` says; quick for thousands.
 
         Raises:
             ValueError: there are not as many instants as numbers.
         """
         return self._numbers.in_force_each(numbers, at)
 
-    def ips_in_force(self, addresses: Sequence[Address], at: Sequence[datetime]) -> list[IpAssignment | None]:
-        """What `ip_in_force` says of each address at its instant; quick for a batch of thousands.
+    def ips_in_force(self, addresses: Sequence[Address], at: Integers) -> list[IpAssignment | None]:
+        """What `ip_in_force` says of each address at its instant (microseconds); quick for thousands.
 
         Raises:
             ValueError: there are not as many instants as addresses.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Final
 
 from attribution.assets import FOREVER, IpAssignment, end_microseconds, to_microseconds
 from attribution.spells import Spell, Spells, spell_in
+from schemas.binary import Integers
 from schemas.network import Address, IpAddress, Network, parsed
 
 _History = tuple[Spell[IpAssignment], ...]  # oldest first
@@ -41,10 +41,8 @@ class NetworkTable:
         """The assignment of the longest prefix of the address in force at an instant in microseconds."""
         return self._spell(address.version, int(address), at)[2]
 
-    def in_force_each(
-        self, addresses: Sequence[Address], at: Sequence[datetime]
-    ) -> list[IpAssignment | None]:
-        """What `in_force` says of each address at its instant.
+    def in_force_each(self, addresses: Sequence[Address], at: Integers) -> list[IpAssignment | None]:
+        """What `in_force` says of each address at its instant in microseconds.
 
         Raises:
             ValueError: there are not as many instants as addresses.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -23,8 +22,8 @@ from attribution.assets import (
     to_instant,
     to_microseconds,
 )
+from schemas.binary import Integers
 
-Integers = NDArray[np.int64]
 assignments_kept_max: Final = 65_536
 block_rows: Final = (
     256  # a power of two; few enough blocks that their first numbers stay in a processor's cache
@@ -166,25 +165,20 @@ class SortedNumbers:
         found: NDArray[np.bool_] = self.columns.numbers.take(self._newest_rows(digits)) == digits
         return found
 
-    def newest_owners(
-        self, digits: Integers, at: Sequence[datetime]
-    ) -> tuple[list[NumberOwner | None], list[int]]:
+    def newest_owners(self, digits: Integers, at: Integers) -> tuple[list[NumberOwner | None], list[int]]:
         """Whose each number is by its newest row, and the positions of those asked for before that was made."""
         if not len(self):
             return [None] * len(digits), []
         rows = self._newest_rows(digits)
         number, made, ended, *owner = [column.take(rows) for column in self.columns.each()]
         known = number == digits
-        holds = known & (made <= to_microseconds(min(at))) & (to_microseconds(max(at)) < ended)
-        unsure = np.flatnonzero(known & ~holds)
-        instants = np.fromiter([to_microseconds(at[each]) for each in unsure.tolist()], np.int64, len(unsure))
-        holds[unsure] = (made[unsure] <= instants) & (instants < ended[unsure])
+        holds = known & (made <= at) & (at < ended)
         facts = zip(holds.tolist(), *[each.tolist() for each in owner], strict=True)
         owners = [
             NumberOwner(id_, account, tenant or None) if held else None
             for held, id_, account, tenant in facts
         ]
-        return owners, unsure[instants < made[unsure]].tolist()
+        return owners, np.flatnonzero(known & (at < made)).tolist()
 
     def _newest_rows(self, digits: Integers) -> Integers:
         """The last row of each number; of another number where it is not there."""

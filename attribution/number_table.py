@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Final
 
 import numpy as np
 
-from attribution.assets import NumberAssignment, to_microseconds
-from attribution.number_columns import Integers, NumberColumns, NumberOwner, SortedNumbers
+from attribution.assets import NumberAssignment
+from attribution.number_columns import NumberColumns, NumberOwner, SortedNumbers
+from schemas.binary import Integers
 
 recent_rows_min: Final = 1_000
 recent_share: Final = 0.05
@@ -48,8 +48,8 @@ class NumberTable:
                 return table.in_force(rows, at)
         return None
 
-    def in_force_each(self, numbers: Sequence[str], at: Sequence[datetime]) -> list[NumberOwner | None]:
-        """Whose each number is at its instant, as `in_force` says.
+    def in_force_each(self, numbers: Sequence[str], at: Integers) -> list[NumberOwner | None]:
+        """Whose each number is at its instant in microseconds, as `in_force` says.
 
         All at once by the newest assignment of each number; one by one where an older one may have been in force.
 
@@ -65,12 +65,12 @@ class NumberTable:
         changed = np.flatnonzero(self._recent.known(digits))
         if changed.size:
             places = changed.tolist()
-            found, older_there = self._recent.newest_owners(digits[changed], [at[each] for each in places])
+            found, older_there = self._recent.newest_owners(digits[changed], at[changed])
             for place, owner in zip(places, found, strict=True):
                 owners[place] = owner
             older += [places[each] for each in older_there]
         for each in older:
-            assignment = self.in_force(numbers[each], to_microseconds(at[each]))
+            assignment = self.in_force(numbers[each], int(at[each]))
             owners[each] = None if assignment is None else _owner(assignment)
         return owners
 

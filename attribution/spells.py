@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from operator import itemgetter
 from typing import Final, Generic, TypeVar
 
-from attribution.assets import FOREVER, to_microseconds
+from attribution.assets import FOREVER
+from schemas.binary import Integers
 
 Answer = TypeVar("Answer")
 Spell = tuple[int, int, Answer]
@@ -43,13 +43,13 @@ class Spells(Generic[Answer]):
         self._known: dict[str, Spell[Answer]] = {}
 
     def answers(
-        self, assets: Sequence[str], at: Sequence[datetime], find: Callable[[str, int], Spell[Answer]]
+        self, assets: Sequence[str], at: Integers, find: Callable[[str, int], Spell[Answer]]
     ) -> list[Answer]:
         """The answer for each asset at its instant.
 
         Args:
             assets: as text; the same text must always mean the same asset.
-            at: an instant for each.
+            at: an instant for each, in microseconds since `EPOCH`.
             find: the spell of an asset that an instant in microseconds lies in.
 
         Raises:
@@ -59,13 +59,13 @@ class Spells(Generic[Answer]):
             raise ValueError(f"{len(assets)} assets cannot be asked for at {len(at)} instants")
         if not assets:
             return []
-        earliest, latest = to_microseconds(min(at)), to_microseconds(max(at))
+        earliest, latest = int(at.min()), int(at.max())
         known = list(map(self._known.get, assets))
         return [
             spell[2]
             if spell is not None and spell[0] <= earliest and latest < spell[1]
-            else self._at(asset, to_microseconds(when), find)
-            for asset, when, spell in zip(assets, at, known, strict=True)
+            else self._at(asset, when, find)
+            for asset, when, spell in zip(assets, at.tolist(), known, strict=True)
         ]
 
     def _at(self, asset: str, at: int, find: Callable[[str, int], Spell[Answer]]) -> Answer:

@@ -7,6 +7,7 @@ for its data is bisected down to the record, which is quarantined.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from sqlalchemy.exc import DBAPIError
 
 from pipeline import position_store
 from pipeline.database import first_line, sqlstate
-from pipeline.prepare import Item, quarantined
-from pipeline.writing import RecentIdentities, write
+from pipeline.ordinary import NOTHING_ORDINARY, OrdinaryUsage
+from pipeline.prepare import Item, kafka_instant, quarantined
+from pipeline.recent_identities import RecentIdentities
+from pipeline.writing import write
 from rollup import posting_store as store
 from rollup.posting_store import Count
 from rollup.unposted import QuarantineRow
@@ -41,11 +44,19 @@ class PreparedBatch:
     first_offset: int
     next_offset: int
     items: Sequence[Item]
+    ordinary: OrdinaryUsage = NOTHING_ORDINARY
+
+    @property
+    def records(self) -> int:
+        """How many records it holds."""
+        return self.ordinary.usage.records + len(self.items)
 
     @property
     def read_through_at(self) -> datetime | None:
         """The latest Kafka timestamp of the batch: all that was stamped before it has been read (A10)."""
-        return max((item.message.received_at for item in self.items), default=None)
+        alone = (item.message.received_at for item in self.items)
+        latest = max(self.ordinary.messages.timestamps, default=None)
+        return max((*alone, *([] if latest is None else [kafka_instant(latest)])), default=None)
 
     def halves(self) -> tuple[PreparedBatch, PreparedBatch]:
         """The batch cut in two between messages, to find the one that the database refuses.
@@ -55,25 +66,48 @@ class PreparedBatch:
         """
         if self.is_one_message:
             raise ValueError("one message cannot be cut in two")
-        offsets = sorted({item.message.offset for item in self.items})
+        offsets = self._offsets
         cut = offsets[len(offsets) // 2]
         before = [item for item in self.items if item.message.offset < cut]
+        ordinary = bisect_left(self.ordinary.messages.offsets, cut)
         return (
-            PreparedBatch(self.position_id, self.first_offset, cut, before),
-            PreparedBatch(self.position_id, cut, self.next_offset, self.items[len(before) :]),
+            PreparedBatch(
+                self.position_id, self.first_offset, cut, before, self.ordinary.at(range(ordinary))
+            ),
+            PreparedBatch(
+                self.position_id,
+                cut,
+                self.next_offset,
+                self.items[len(before) :],
+                self.ordinary.at(range(ordinary, self.ordinary.usage.records)),
+            ),
         )
 
     @property
     def is_one_message(self) -> bool:
         """Whether it cannot be cut in two; that message may hold two records."""
-        return self.items[0].message.offset == self.items[-1].message.offset
+        return len(self._offsets) == 1
+
+    def refused(self, why: str) -> PreparedBatch:
+        """The batch with each of its messages quarantined, because the database refuses it."""
+        ordinary = map(self.ordinary.messages.message, range(self.ordinary.usage.records))
+        messages = [*ordinary, *[item.message for item in self.items]]
+        items = [
+            Item(each, quarantined(self.position_id, each, "refused_by_database", why)) for each in messages
+        ]
+        return PreparedBatch(self.position_id, self.first_offset, self.next_offset, items)
+
+    @property
+    def _offsets(self) -> list[int]:
+        return sorted({*self.ordinary.messages.offsets, *[item.message.offset for item in self.items]})
 
 
 def joined(batches: Sequence[PreparedBatch]) -> PreparedBatch:
     """Consecutive batches of one partition as one, to be written in one transaction."""
     items = [item for batch in batches for item in batch.items]
+    ordinary = OrdinaryUsage.joined([batch.ordinary for batch in batches])
     first, last = batches[0], batches[-1]
-    return PreparedBatch(first.position_id, first.first_offset, last.next_offset, items)
+    return PreparedBatch(first.position_id, first.first_offset, last.next_offset, items, ordinary)
 
 
 class BatchPoster:
@@ -107,16 +141,11 @@ class BatchPoster:
         if not batch.is_one_message:
             first, second = batch.halves()
             return self.post(first) + self.post(second)
-        if all(isinstance(item.outcome, QuarantineRow) for item in batch.items):
+        if not batch.ordinary.usage.records and all(
+            isinstance(item.outcome, QuarantineRow) for item in batch.items
+        ):
             raise error
-        refused = [
-            Item(
-                item.message,
-                quarantined(batch.position_id, item.message, "refused_by_database", first_line(error)),
-            )
-            for item in batch.items
-        ]
-        return self.post(PreparedBatch(batch.position_id, batch.first_offset, batch.next_offset, refused))
+        return self.post(batch.refused(first_line(error)))
 
     def _post_once(self, batch: PreparedBatch) -> Counter[tuple[str, str]]:
         with self._engine.begin() as connection:
@@ -126,7 +155,7 @@ class BatchPoster:
             )
             if not moved:
                 raise LostPlaceError(f"position {batch.position_id} is not at offset {batch.first_offset}")
-            written = write(connection, batch.position_id, batch.items, self._recent)
+            written = write(connection, batch.position_id, batch.items, self._recent, batch.ordinary)
             counts = [Count(outcome, reason, number) for (outcome, reason), number in written.counts.items()]
             store.count(connection, batch.position_id, "stream", counts)
         self._recent.add(written.new)

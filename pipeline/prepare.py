@@ -1,7 +1,7 @@
 """From a message's bytes to what is to be written about it: decode, attribute, check, rate. Pure.
 
-Each message of a batch becomes one `Item`. Nothing here knows duplicates, months' states or the database: that is
-the posting transaction's (pipeline/writing.py).
+Each message becomes one `Item`, but for those that pipeline/ordinary.py takes by the batch. Nothing here knows duplicates,
+months' states or the database: that is the posting transaction's (pipeline/writing.py).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rollup.rate import Unrated, rate
 from rollup.tariffs import Tariffs
 from rollup.terms import AccountTerms, unowned
 from rollup.unposted import HeldRow, QuarantineRow, RefusedRow
+from schemas.columns import CallColumns
 from schemas.decoded import Decoded, Ignored, Rejected, Undirected
 from schemas.formats import Format, Kind, decoder
 from schemas.identity import record_digest
@@ -135,7 +136,11 @@ def prepare(spec: InputSpec, decoded: Iterable[tuple[Message, Decoded]], snapsho
         for message, what in decoded
     ]
     calls = [(message, what) for message, what in told if isinstance(what, CallRecord)]
-    attributions = attribute_each([record for _, record in calls], snapshot.directory, spec.rules)
+    attributions = (
+        attribute_each(CallColumns.of([record for _, record in calls]), snapshot.directory, spec.rules)
+        if calls
+        else []
+    )
     outcomes = iter(
         _written(
             [
@@ -185,8 +190,8 @@ def _judged(
     spec: InputSpec, message: Message, record: CallRecord, attribution: Attribution, snapshot: Snapshot
 ) -> Usage | HeldRow | QuarantineRow | RefusedRow:
     """What a call comes to; what the record alone can tell needs no waiting."""
-    account_id = None if isinstance(attribution, Held) else attribution.account_id
-    terms = _terms(account_id, spec, snapshot)
+    account_id = attribution.account_id
+    terms = terms_of(account_id, spec, snapshot)
     refusal = implausible(record, terms, message.received_at, snapshot.oldest)
     if refusal is not None:
         row = quarantined(
@@ -286,7 +291,7 @@ def quarantined(
     )
 
 
-def _terms(account_id: int | None, spec: InputSpec, snapshot: Snapshot) -> AccountTerms:
+def terms_of(account_id: int | None, spec: InputSpec, snapshot: Snapshot) -> AccountTerms:
     """An account's terms; for usage that no account owns, those of the input's home country."""
     if account_id is not None:
         return snapshot.terms[account_id]

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Final
-
-from pipeline.prepare import Message
-from schemas.decoded import Decoded, Rejected
 
 window_records: Final = 1000
 
@@ -23,20 +19,19 @@ class Readability:
         self._batches: deque[tuple[int, int]] = deque()
         self._records = self._unreadable = 0
 
-    def look(self, decoded: Sequence[tuple[Message, Decoded]], share_max: float) -> None:
+    def look(self, records: int, unreadable: int, share_max: float) -> None:
         """Look at a batch before anything of it is written; fewer than `window_records` are too few to judge.
 
         Raises:
             TooManyUnreadableError: the batch, with those before it that make up the window, goes over `share_max`.
         """
-        unreadable = sum(isinstance(what, Rejected) for _, what in decoded)
-        self._batches.append((len(decoded), unreadable))
-        self._records += len(decoded)
+        self._batches.append((records, unreadable))
+        self._records += records
         self._unreadable += unreadable
         while self._records - self._batches[0][0] >= window_records:
-            records, old = self._batches.popleft()
-            self._records -= records
-            self._unreadable -= old
+            old, old_unreadable = self._batches.popleft()
+            self._records -= old
+            self._unreadable -= old_unreadable
         if self._records >= window_records and self._unreadable > share_max * self._records:
             raise TooManyUnreadableError(
                 f"{self._unreadable} of the latest {self._records} records cannot be read, more than "

@@ -183,7 +183,7 @@ def _write(connection: Connection, position_id: int, tried: Mapping[KeptRecord, 
     quarantine_store.keep(connection, [_standing(record, row) for record, row in stay.items()])
     quarantine_store.set_aside(connection, [record.id for record in go])
     written = write(connection, REPLAY_SHARD, list(go.values()))
-    quarantine_store.settle(connection, _resolutions(go, set(written.new)))
+    quarantine_store.settle(connection, _resolutions(go, set(written.new.tolist())))
     outcomes = written.counts + Counter(("quarantined", row.reason) for row in stay.values())
     moved = Counter(outcomes)
     moved.subtract(("quarantined", record.reason) for record in tried)

@@ -24,10 +24,11 @@ from attribution.attribute import InputRules
 from pipeline import metrics
 from pipeline.kafka_security import faust_credentials
 from pipeline.logs import told
+from pipeline.ordinary import NOTHING_ORDINARY, Messages, OrdinaryUsage, prepare_batch, read
 from pipeline.place_watch import watch_places
 from pipeline.positions import Positions
 from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, joined
-from pipeline.prepare import InputSpec, Item, Message, decode, kafka_instant, latest_start, prepare
+from pipeline.prepare import InputSpec, Item
 from pipeline.readability import Readability, TooManyUnreadableError
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
@@ -38,7 +39,7 @@ from pipeline.watching import WorkerView
 _log = structlog.get_logger(__name__)
 _back_off_seconds: Final = (0.1, 0.5, 2.0, 5.0, 10.0)
 _buffered_batches_max: Final = 4
-_piece_records: Final = 250
+piece_records: Final = 1000
 _prepared_records_max: Final = 32_000
 _transaction_records_max: Final = 16_000
 _gather_seconds_max: Final = 2.0
@@ -123,7 +124,8 @@ class Ingest:
 
     Each partition has a lane of prepared batches. While one transaction of a lane is in the database, the next batches
     are prepared and join the lane. Transactions grow with the backlog: where the log holds more than another batch,
-    a lane gathers many before it writes; where it does not, it writes at once, but ten times a second at most.
+    a lane gathers many before it writes; where it does not, it writes at once, but ten times a second and half of the time
+    at most.
     """
 
     def __init__(
@@ -153,7 +155,7 @@ class Ingest:
                 continue
             # without its records, of which all that is still needed was taken over
             self._lanes[batch.tp].append(_Prepared(batch._replace(records=()), prepared))
-            self._prepared_records += len(prepared.items)
+            self._prepared_records += prepared.records
             if batch.tp not in self._writers:
                 self._writers[batch.tp] = asyncio.create_task(self._write_lane(batch.tp))
             while self._prepared_records >= _prepared_records_max:
@@ -167,9 +169,11 @@ class Ingest:
                 await self._gather(tp)
                 taken = self._take(self._lanes[tp])
                 current = [each for each in taken if self._consumer.is_current(each.batch)]
+                began = asyncio.get_running_loop().time()
                 if current:
                     await self._post(current[0].batch, joined([each.prepared for each in current]))
-                self._prepared_records -= sum(len(each.prepared.items) for each in taken)
+                self._rest(tp, began)
+                self._prepared_records -= sum(each.prepared.records for each in taken)
                 self._room.set()
         finally:
             del self._writers[tp]
@@ -179,7 +183,7 @@ class Ingest:
         clock, lane = asyncio.get_running_loop(), self._lanes[tp]
         until = clock.time() + _gather_seconds_max
         while (  # noqa: ASYNC110 (there is more than one thing to wait for)
-            sum(len(each.prepared.items) for each in lane) < _transaction_records_max
+            sum(each.prepared.records for each in lane) < _transaction_records_max
             and self._prepared_records < _prepared_records_max
             and (
                 clock.time() < self._rested_at[tp]
@@ -187,15 +191,19 @@ class Ingest:
             )
         ):
             await asyncio.sleep(_gather_look_seconds)
-        self._rested_at[tp] = clock.time() + _rest_seconds
+
+    def _rest(self, tp: TP, began: float) -> None:
+        """A lane rests as long as it wrote: the busier the database, the larger are transactions, and the cheaper."""
+        now = asyncio.get_running_loop().time()
+        self._rested_at[tp] = max(began + _rest_seconds, now + (now - began))
 
     def _take(self, lane: deque[_Prepared]) -> list[_Prepared]:
         """The batches of a lane's next transaction."""
         taken = [lane.popleft()]
-        records = len(taken[0].prepared.items)
-        while lane and records + len(lane[0].prepared.items) <= _transaction_records_max:
+        records = taken[0].prepared.records
+        while lane and records + lane[0].prepared.records <= _transaction_records_max:
             taken.append(lane.popleft())
-            records += len(taken[-1].prepared.items)
+            records += taken[-1].prepared.records
         return taken
 
     @property
@@ -208,7 +216,7 @@ class Ingest:
         try:
             position_id = self._app.position_source.id_of(batch.tp)
             spec = input_spec(self._settings, self._topic, position_id)
-            items = await self._prepare_in_pieces(spec, batch)
+            pieces = await self._prepare_in_pieces(spec, batch)
         except TooManyUnreadableError as refused:
             _log.error(
                 "too_many_unreadable", **_place(batch.tp), offset=batch.first_offset, error=told(refused)
@@ -218,25 +226,29 @@ class Ingest:
         except Exception as error:  # noqa: BLE001 (the partition must go on by itself, whatever this was)
             await self._recover(batch, error)
             return None
-        return PreparedBatch(position_id, batch.first_offset, batch.next_offset, items)
+        items = [item for _, each in pieces for item in each]
+        ordinary = OrdinaryUsage.joined([each for each, _ in pieces]) if pieces else NOTHING_ORDINARY
+        return PreparedBatch(position_id, batch.first_offset, batch.next_offset, items, ordinary)
 
-    async def _prepare_in_pieces(self, spec: InputSpec, batch: RecordBatch) -> list[Item]:
-        """Decode and attribute so few records at a time that a processor's cache holds all that is made on the way."""
-        items: list[Item] = []
+    async def _prepare_in_pieces(
+        self, spec: InputSpec, batch: RecordBatch
+    ) -> list[tuple[OrdinaryUsage, list[Item]]]:
+        """Read and attribute so few records at a time that a processor's cache holds all that is made on the way."""
+        pieces = []
         steps = metrics.Steps(batch.tp.topic)
-        for first in range(0, len(batch.records), _piece_records):
+        for first in range(0, len(batch.records), piece_records):
             with steps.timed("decode"):
-                decoded = decode(spec, map(_message, batch.records[first : first + _piece_records]))
+                told = read(spec, Messages.of(batch.records[first : first + piece_records]))
             if self._settings.unreadable_share_max is not None:
-                self._readable.look(decoded, self._settings.unreadable_share_max)
-            latest = latest_start(decoded)
+                self._readable.look(told.records, told.unreadable, self._settings.unreadable_share_max)
+            latest = told.latest_start
             snapshot = self._snapshots.current
             if latest is not None and latest > snapshot.as_of:
                 snapshot = await asyncio.to_thread(self._snapshots.refresh)
             with steps.timed("attribute"):
-                items += prepare(spec, decoded, snapshot)
+                pieces.append(prepare_batch(spec, told, snapshot))
         steps.tell()
-        return items
+        return pieces
 
     async def _post(self, batch: RecordBatch, prepared: PreparedBatch) -> None:
         loop = asyncio.get_running_loop()
@@ -286,22 +298,18 @@ class Ingest:
     ) -> None:
         for (outcome, reason), records in counts.items():
             metrics.RECORDS.labels(topic=tp.topic, outcome=outcome, reason=reason).inc(records)
-        metrics.BATCH_RECORDS.labels(topic=tp.topic).observe(len(prepared.items))
+        metrics.BATCH_RECORDS.labels(topic=tp.topic).observe(prepared.records)
         _log.info(
             "batch",
             **_place(tp),
             first=prepared.first_offset,
             next=prepared.next_offset,
-            records=len(prepared.items),
+            records=prepared.records,
             seconds=round(seconds, 4),
             outcomes={
                 f"{outcome}/{reason}" if reason else outcome: n for (outcome, reason), n in counts.items()
             },
         )
-
-
-def _message(record: Any) -> Message:
-    return Message(record.offset, kafka_instant(record.timestamp), record.key, record.value)
 
 
 def _place(tp: TP) -> dict[str, Any]:

@@ -6,81 +6,79 @@ Rows that are surely new are copied straight into the ledger; those that may be 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from operator import attrgetter
-from typing import Final, NamedTuple, assert_never
+from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from pipeline.batch_rows import BatchRows, sorted_out
 from pipeline.database import sqlstate
-from pipeline.prepare import Item, Message, SipContextRow, quarantined
+from pipeline.ordinary import NOTHING_ORDINARY, OrdinaryUsage
+from pipeline.prepare import Item, SipContextRow, quarantined
+from pipeline.recent_identities import RecentIdentities
 from rollup import posting_store as store
 from rollup import standing_store
-from rollup.ledger import Identity, UsageRow, sums_of
-from rollup.unposted import Asked, HeldRow, QuarantineRow, RefusedRow
+from rollup.ledger import (
+    Identity,
+    UsageColumns,
+    UsageRow,
+    nearby_midnights,
+    sums_of,
+)
+from rollup.unposted import HeldRow, RefusedRow
+from schemas.binary import Integers
 from schemas.bulk import copy_line, copy_rows
-from schemas.decoded import Ignored
 
 _UNIQUE_VIOLATION: Final = "23505"
-recent_identities_max: Final = 400_000
+
+
+class UncountedError(RuntimeError):
+    """Not every record of a batch came to exactly one outcome: a fault of ours, and nothing may be committed."""
 
 
 class Written(NamedTuple):
     """What one transaction wrote: records by (outcome, reason), and the identities that are in the ledger since."""
 
     counts: Counter[tuple[str, str]]
-    new: list[Identity]
-
-
-class Told(NamedTuple):
-    """A record and the message that told it."""
-
-    row: Asked
-    message: Message
-
-
-class BatchRows(NamedTuple):
-    """A batch by what is to be done with it.
-
-    `first`: the batch's first record under each identity, with its message: in `usage`, `held` or `refused` until it turns
-    out to repeat what stands. `repeats`: those that came later under one. `stood`: identities that stood before, and whether with
-    the content of the first.
-    """
-
-    usage: dict[Identity, UsageRow]
-    held: dict[Identity, HeldRow]
-    refused: dict[Identity, RefusedRow]
-    first: dict[Identity, Told]
-    repeats: list[Told]
-    stood: dict[Identity, bool]
-    quarantine: list[QuarantineRow]
-    contexts: list[SipContextRow]
+    new: NDArray[np.void]
 
 
 def write(
-    connection: Connection, shard: int, items: Sequence[Item], recent: RecentIdentities | None = None
+    connection: Connection,
+    shard: int,
+    items: Sequence[Item],
+    recent: RecentIdentities | None = None,
+    ordinary: OrdinaryUsage = NOTHING_ORDINARY,
 ) -> Written:
-    """Write items within the caller's transaction; counts are returned, not written.
+    """Write what messages came to within the caller's transaction; counts are returned, not written.
+
+    Of two records with one identity the one that was received first stands (L2).
 
     Args:
         connection: in a transaction.
         shard: whose monthly usage to add to (L4); for the stream it is the position's id.
-        items: in the order they were received: of two with one identity the first stands (L2).
+        items: what was prepared alone, of messages of one partition.
         recent: identities that are probably in the ledger; None merges every row.
+        ordinary: what was prepared by the batch, of the same partition.
+
+    Raises:
+        UncountedError: a record came to no outcome, or to two.
     """
     counts: Counter[tuple[str, str]] = Counter()
-    rows = sorted_out(items, counts)
+    rows = sorted_out(items, ordinary, counts)
     _drop_standing(connection, rows, counts)
-    if rows.usage:
+    new = rows.to_post()
+    if len(new):
         store.share_periods(connection)
         posted_to = store.posting_periods(connection)
         new = _post_usage(connection, rows, posted_to, counts, recent)
-        store.add_usage(connection, shard, sums_of(new, posted_to))
+        store.add_usage(connection, shard, sums_of(rows.usage, new, posted_to))
         counts["posted", ""] += len(new)
-    else:
-        new = []
     _hold(connection, rows, counts)
     _refuse(connection, rows, counts)
     _judge_repeats(connection, rows, counts)
@@ -92,37 +90,10 @@ def write(
         counts["quarantined", row.reason] += 1
     copy_rows(connection, "sip_contexts", SipContextRow._fields, map(copy_line, rows.contexts))
     counts["context", ""] += len(rows.contexts)
-    return Written(+counts, [row.identity for row in new])
-
-
-def sorted_out(items: Sequence[Item], counts: Counter[tuple[str, str]]) -> BatchRows:
-    """A batch by what is to be done with each record; what needs no more than counting is counted."""
-    rows = BatchRows({}, {}, {}, {}, [], {}, [], [])
-    usage, held, refused, first = rows.usage, rows.held, rows.refused, rows.first
-    for item in items:
-        outcome = item.outcome
-        match outcome:
-            case UsageRow() | HeldRow() | RefusedRow():
-                identity = outcome.identity
-                if identity in first:
-                    rows.repeats.append(Told(outcome, item.message))
-                    continue
-                first[identity] = Told(outcome, item.message)
-                if isinstance(outcome, UsageRow):
-                    usage[identity] = outcome
-                elif isinstance(outcome, HeldRow):
-                    held[identity] = outcome
-                else:
-                    refused[identity] = outcome
-            case QuarantineRow():
-                rows.quarantine.append(outcome)
-            case SipContextRow():
-                rows.contexts.append(outcome)
-            case Ignored(reason):
-                counts["ignored", reason] += 1
-            case _:
-                assert_never(outcome)
-    return rows
+    records = len(items) + ordinary.usage.records
+    if counts.total() != records:
+        raise UncountedError(f"{records} records came to {counts.total()} outcomes: {dict(counts)}")
+    return Written(+counts, rows.usage.identities[new])
 
 
 def _judge_repeats(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
@@ -131,30 +102,31 @@ def _judge_repeats(connection: Connection, rows: BatchRows, counts: Counter[tupl
     Where the batch's first is no repeat of what stood, a later one may be: it is looked up.
     """
     asked: dict[tuple[Identity, bytes], bool] = {}
-    for told in rows.repeats:
-        identity, content = told.row.identity, told.row.content
-        same = rows.first[identity].row.content == content
-        if rows.stood.get(identity) is False:
-            if (identity, content) not in asked:
-                asked[identity, content] = not same and _stands(connection, told.row)
-            same = asked[identity, content]
-        _repeated(told, rows, counts, same=same)
+    for place, first in rows.repeats.items():
+        same = bool(rows.contents[place] == rows.contents[first])
+        if rows.stood[first] == standing_store.OTHER:
+            question = rows.identities[place].tobytes(), rows.contents[place].tobytes()
+            if question not in asked:
+                asked[question] = not same and _stands(connection, rows, place)
+            same = asked[question]
+        _repeated(rows, place, counts, same=same)
 
 
-def _stands(connection: Connection, row: Asked) -> bool:
+def _stands(connection: Connection, rows: BatchRows, place: int) -> bool:
     """Whether what stands under a record's identity has its content."""
+    question = rows.identities[[place]], rows.contents[[place]]
     return any(
-        standing_store.standing(connection, table, [row]).get(row.identity, False)
+        standing_store.standing(connection, table, *question)[0] == standing_store.SAME
         for table in standing_store.LEDGERS
     )
 
 
-def _repeated(told: Told, rows: BatchRows, counts: Counter[tuple[str, str]], *, same: bool) -> None:
+def _repeated(rows: BatchRows, place: int, counts: Counter[tuple[str, str]], *, same: bool) -> None:
     """Judge a record whose identity stands already: the same content changes nothing, another is kept aside (L2)."""
-    row = told.row
     if same:
         counts["duplicate", ""] += 1
         return
+    row, message = rows.told(place)
     account_id = (
         row.payer.account_id
         if isinstance(row, UsageRow)
@@ -164,34 +136,45 @@ def _repeated(told: Told, rows: BatchRows, counts: Counter[tuple[str, str]], *, 
     )
     detail = f"record {row.record_id!r} of {row.switch!r} was received before with other billable content"
     rows.quarantine.append(
-        quarantined(
-            row.position_id, told.message, "conflicting_duplicate", detail, account_id, row.started_at
-        )
+        quarantined(row.position_id, message, "conflicting_duplicate", detail, account_id, row.started_at)
     )
 
 
 def _drop_standing(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
     """A record that waits stands, and one that lacks only a tariff: what comes later under its identity repeats it."""
-    if not rows.first:
+    if not len(rows.identities):
         return
-    unposted = standing_store.standing_unposted(connection, len(rows.first))
-    asked: list[Asked] = [*rows.usage.values(), *rows.held.values(), *rows.refused.values()]
-    suspects = asked if unposted is None else [row for row in asked if row.identity in unposted]
-    _drop(standing_store.standing(connection, "standing_records", suspects), rows, counts)
+    unposted = standing_store.standing_unposted(connection, len(rows.identities))
+    if unposted is None:
+        firsts = np.setdiff1d(np.arange(len(rows.identities)), list(rows.repeats))
+    else:
+        firsts = rows.places_of(unposted)
+    _drop_known(connection, "standing_records", rows, firsts, counts)
 
 
-def _drop(standing: Mapping[Identity, bool], rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
-    """Take records out that stand already, with the same content or another."""
-    for identity, same in standing.items():
-        for kind in (rows.usage, rows.held, rows.refused):
-            kind.pop(identity, None)
-        _note(identity, rows, counts, same=same)
+def _drop_known(
+    connection: Connection,
+    table: standing_store.Ledger,
+    rows: BatchRows,
+    places: Integers,
+    counts: Counter[tuple[str, str]],
+) -> Integers:
+    """Look some of the batch's firsts up: those that stand repeat it. Returns the places of those that do not."""
+    stands = standing_store.standing(connection, table, rows.identities[places], rows.contents[places])
+    _drop(rows, places[stands == standing_store.SAME], counts, same=True)
+    _drop(rows, places[stands == standing_store.OTHER], counts, same=False)
+    unknown: Integers = places[stands == standing_store.NOTHING]
+    return unknown
 
 
-def _note(identity: Identity, rows: BatchRows, counts: Counter[tuple[str, str]], *, same: bool) -> None:
-    """The batch's first under an identity repeats what stood before it."""
-    rows.stood[identity] = same
-    _repeated(rows.first[identity], rows, counts, same=same)
+def _drop(rows: BatchRows, places: Integers, counts: Counter[tuple[str, str]], *, same: bool) -> None:
+    """Some of the batch's firsts repeat what stood before them, with the same content or another."""
+    rows.stood[places] = standing_store.SAME if same else standing_store.OTHER
+    if same:
+        counts["duplicate", ""] += len(places)
+        return
+    for place in places.tolist():
+        _repeated(rows, place, counts, same=False)
 
 
 def _post_usage(
@@ -200,42 +183,44 @@ def _post_usage(
     posted_to: Mapping[date, date],
     counts: Counter[tuple[str, str]],
     recent: RecentIdentities | None,
-) -> list[UsageRow]:
-    """Post what is new; returns it.
+) -> Integers:
+    """Post what is new; returns the places of it.
 
     What is surely new is copied straight into the ledger; where that meets a record after all, it is merged. Either is
     sorted, so that writers of the same records never deadlock.
     """
-    over_midnight = standing_store.claim_midnights(connection, list(rows.usage.values()))
-    _drop(dict.fromkeys(over_midnight, False), rows, counts)
-    ordered = [rows.usage[identity] for identity in sorted(rows.usage)]
-    known = standing_store.standing(
-        connection, "usage_records", ordered if recent is None else recent.suspects(ordered)
-    )
-    _drop(known, rows, counts)
-    new = [row for row in ordered if row.identity not in known] if known else ordered
-    if recent is not None and not recent.doubtful and _copied(connection, new, posted_to):
+    usage, asked = rows.usage, rows.to_post()
+    midnight = asked[nearby_midnights(usage.started[asked])].tolist()
+    over_midnight = standing_store.claim_midnights(connection, [usage.row(place) for place in midnight])
+    _drop(rows, rows.places_of(over_midnight), counts, same=False)
+    asked = rows.to_post()
+    suspects = asked if recent is None else asked[recent.suspects(usage.identities[asked])]
+    unknown = _drop_known(connection, "usage_records", rows, suspects, counts)
+    new = rows.to_post()
+    if recent is not None and not recent.doubtful and _copied(connection, usage, new, posted_to):
         return new
-    met = store.merge_usage(connection, new, posted_to)
-    _drop(
-        standing_store.standing(connection, "usage_records", [rows.usage[each] for each in met]), rows, counts
-    )
+    met = rows.places_of(store.merge_usage(connection, usage, new, posted_to))
+    gone = _drop_known(connection, "usage_records", rows, met, counts)
+    if len(gone):
+        raise UncountedError(f"{len(gone)} records were met in the ledger, and then not found there")
     if recent is not None:
-        recent.doubtful = bool(known or met)
-    return [row for row in new if row.identity not in met]
+        recent.doubtful = len(unknown) < len(suspects) or len(met) > 0
+    return rows.to_post()
 
 
-def _copied(connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping[date, date]) -> bool:
+def _copied(
+    connection: Connection, usage: UsageColumns, places: Integers, posted_to: Mapping[date, date]
+) -> bool:
     """Copy rows that are believed to be new; False, and nothing written, where one was not.
 
     Raises:
         DBAPIError: the database refuses them for another reason.
     """
-    if not rows:
+    if not len(places):
         return True
     try:
         with connection.begin_nested():
-            store.copy_usage(connection, rows, posted_to)
+            store.copy_usage(connection, usage, places, posted_to)
     except DBAPIError as error:
         if sqlstate(error) != _UNIQUE_VIOLATION:
             raise
@@ -245,54 +230,28 @@ def _copied(connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping
 
 def _hold(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
     """Hold what is not known yet: neither in the ledger, nor waiting already, nor on the other side of midnight."""
-    if not rows.held:
+    asked = rows.left(HeldRow)
+    if not asked:
         return
-    known = standing_store.standing(connection, "usage_records", list(rows.held.values()))
-    fresh = [row for identity, row in sorted(rows.held.items()) if identity not in known]
-    over_midnight = standing_store.claim_midnights(connection, fresh)
-    held = store.hold(connection, [row for row in fresh if row.identity not in over_midnight])
-    waiting = [row for row in fresh if row.identity not in held and row.identity not in over_midnight]
-    known |= standing_store.standing(connection, "standing_records", waiting)
-    for identity, row in rows.held.items():
-        if identity in held:
-            counts["held", row.reason] += 1
-        else:
-            _note(identity, rows, counts, same=known.get(identity, False))
+    _drop_known(connection, "usage_records", rows, np.array(list(asked)), counts)
+    fresh = rows.left(HeldRow)
+    over_midnight = standing_store.claim_midnights(connection, list(fresh.values()))
+    _drop(rows, rows.places_of(over_midnight), counts, same=False)
+    fresh = rows.left(HeldRow)
+    held = store.hold(connection, list(fresh.values()))
+    waiting = [place for place, row in fresh.items() if row.identity not in held]
+    gone = _drop_known(connection, "standing_records", rows, np.array(waiting, dtype=np.int64), counts)
+    _drop(rows, gone, counts, same=False)
+    for row in rows.left(HeldRow).values():
+        counts["held", row.reason] += 1
 
 
 def _refuse(connection: Connection, rows: BatchRows, counts: Counter[tuple[str, str]]) -> None:
     """Quarantine what its owner's terms refuse, unless it stands already: then it is only repeated (L2)."""
-    if not rows.refused:
+    asked = rows.left(RefusedRow)
+    if not asked:
         return
-    _drop(standing_store.standing(connection, "usage_records", list(rows.refused.values())), rows, counts)
-    over_midnight = standing_store.claim_midnights(connection, list(rows.refused.values()))
-    _drop(dict.fromkeys(over_midnight, False), rows, counts)
-    rows.quarantine.extend(row.kept for row in rows.refused.values())
-
-
-class RecentIdentities:
-    """A bounded memory of identities posted lately: what it knows is probably a duplicate, and is looked up.
-
-    Two generations of a set, so that forgetting costs nothing; what it has forgotten the unique index still stops.
-    `doubtful`: it has just been surprised (a replay, a restart, resends that reach another worker), so everything is
-    looked up and merged until nothing is met.
-    """
-
-    def __init__(self, size_max: int = recent_identities_max) -> None:
-        self._size_max = size_max // 2
-        self._new: set[Identity] = set()
-        self._old: set[Identity] = set()
-        self.doubtful = False
-
-    def suspects(self, rows: Sequence[UsageRow]) -> list[UsageRow]:
-        """Those of some rows that are probably in the ledger."""
-        if self.doubtful:
-            return list(rows)
-        new, old = self._new, self._old
-        return [row for row in rows if row.identity in new or row.identity in old]
-
-    def add(self, identities: Iterable[Identity]) -> None:
-        """Remember identities that have been committed."""
-        self._new.update(identities)
-        if len(self._new) > self._size_max:
-            self._old, self._new = self._new, set()
+    _drop_known(connection, "usage_records", rows, np.array(list(asked)), counts)
+    over_midnight = standing_store.claim_midnights(connection, list(rows.left(RefusedRow).values()))
+    _drop(rows, rows.places_of(over_midnight), counts, same=False)
+    rows.quarantine.extend(row.kept for row in rows.left(RefusedRow).values())

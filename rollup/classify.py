@@ -16,6 +16,7 @@ import phonenumbers
 
 from rollup.terms import AccountTerms
 from schemas import numbers
+from schemas.memo import Memo
 
 OUTBOUND_EMERGENCY: Final = "outbound_emergency"
 CALL_CLASSES: Final = frozenset(
@@ -47,6 +48,11 @@ class UsageClass(NamedTuple):
     region_unknown: bool = False
 
 
+ClassFacts = tuple[str, str, str | None, bool, str, frozenset[str]]
+"""What decides a class: service, direction, called number, whether it lasted but less than `short_duration_seconds_limit`,
+home country and domestic regions."""
+
+
 def usage_class(
     service: str,
     direction: str,
@@ -66,7 +72,22 @@ def usage_class(
         terms: whose home country and domestic regions apply.
     """
     short = 0 < answered_seconds < short_duration_seconds_limit
-    return _class_of(service, direction, to_number, short, terms.home_country, terms.domestic_regions)
+    return CLASSES[service, direction, to_number, short, terms.home_country, terms.domestic_regions]
+
+
+def _class_of(asked: ClassFacts) -> UsageClass:
+    service, direction, to_number, short, home_country, domestic_regions = asked
+    name = service_slug(service)
+    if name != "call":
+        return UsageClass(f"service_{name}" if name in _RESERVED else name)
+    called = numbers.dialled(to_number, home_country) if to_number else ""
+    if direction == "inbound":
+        return UsageClass("inbound_toll_free" if is_toll_free(called) else "inbound_conversational")
+    return _outbound(called, short, home_country, domestic_regions)
+
+
+CLASSES: Final = Memo(_class_of, 131_072)
+"""The class by the facts that decide it: most were asked before."""
 
 
 def is_call(service: str) -> bool:
@@ -112,25 +133,6 @@ def is_emergency(called: str, home_country: str) -> bool:
     if home_code == _NORTH_AMERICA and _EMERGENCY_TEST_CODE in codes:
         return True
     return any(phonenumbers.is_emergency_number(code, home_country) for code in codes)
-
-
-@lru_cache(maxsize=262_144)
-def _class_of(
-    service: str,
-    direction: str,
-    to_number: str | None,
-    short: bool,  # noqa: FBT001 (a fact of the call, not a switch)
-    home_country: str,
-    domestic_regions: frozenset[str],
-) -> UsageClass:
-    """The class by what little of a record decides it: most of these were asked before."""
-    name = service_slug(service)
-    if name != "call":
-        return UsageClass(f"service_{name}" if name in _RESERVED else name)
-    called = numbers.dialled(to_number, home_country) if to_number else ""
-    if direction == "inbound":
-        return UsageClass("inbound_toll_free" if is_toll_free(called) else "inbound_conversational")
-    return _outbound(called, short, home_country, domestic_regions)
 
 
 def _outbound(called: str, short: bool, home_country: str, domestic_regions: frozenset[str]) -> UsageClass:  # noqa: FBT001 (same)

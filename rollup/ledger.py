@@ -1,19 +1,23 @@
 """What goes into the ledger, and what makes it the same record again (L1, L2).
 
-A `UsageRow` is one line of the ledger but for its posting period, which only the posting transaction knows (L5).
+Rows of the ledger are carried by column, many at once (`UsageColumns`): all but their posting period, which only the posting
+transaction knows (L5). What is asked of one alone is read from its `UsageRow`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from struct import Struct
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from schemas.binary import day_number
+from schemas.amounts import from_millionths
+from schemas.binary import Integers, day_number, day_of, instant_of, microseconds_each
 
 _MIDNIGHT_MARGIN: Final = timedelta(minutes=5)
 MIDNIGHT_HOURS: Final = frozenset({0, 23})
@@ -56,19 +60,18 @@ class Payer(NamedTuple):
 
 
 class UsageRow(msgspec.Struct, frozen=True, gc=False):
-    """One record as the ledger keeps it: `line` is what is copied of it, made by rollup/ledger_rows.py.
+    """One record as the ledger keeps it; `line` is what is copied of it, made by rollup/ledger_rows.py.
 
-    Beside it stand the facts that a posting transaction asks for. `month`: the first day of the month it started in.
+    Beside it stand the facts that a posting transaction asks for. Amounts are whole millionths (schemas/amounts.py).
     """
 
     identity: Identity
     content: bytes
-    month: date
     payer: Payer
     answered: bool
-    answered_seconds: Decimal
+    answered_millionths: int
     billed_seconds: int
-    cost: Decimal
+    cost_millionths: int
     started_at: datetime
     switch: str
     record_id: str
@@ -77,10 +80,78 @@ class UsageRow(msgspec.Struct, frozen=True, gc=False):
     line: bytes
 
 
+class UsageColumns(NamedTuple):
+    """Rows of the ledger by column, as `UsageRow` has them one by one; never changed.
+
+    `identities`, `contents`: as bytes of fixed width. `started`: microseconds since `schemas.binary.EPOCH`.
+    """
+
+    identities: NDArray[np.void]
+    contents: NDArray[np.void]
+    payers: Sequence[Payer]
+    answered: NDArray[np.bool_]
+    answered_millionths: Integers
+    billed_seconds: Integers
+    cost_millionths: Integers
+    started: Integers
+    switches: Sequence[str]
+    record_ids: Sequence[str]
+    position_ids: Integers
+    kafka_offsets: Integers
+    lines: Sequence[bytes]
+
+    @classmethod
+    def of(cls, rows: Sequence[UsageRow]) -> UsageColumns:
+        """The columns of some rows, in their order."""
+        return cls(
+            np.array([each.identity for each in rows], dtype=IDENTITY_BYTES),
+            np.array([each.content for each in rows], dtype=CONTENT_BYTES),
+            [each.payer for each in rows],
+            np.array([each.answered for each in rows], dtype=np.bool_),
+            np.array([each.answered_millionths for each in rows], dtype=np.int64),
+            np.array([each.billed_seconds for each in rows], dtype=np.int64),
+            np.array([each.cost_millionths for each in rows], dtype=np.int64),
+            microseconds_each([each.started_at for each in rows]),
+            [each.switch for each in rows],
+            [each.record_id for each in rows],
+            np.array([each.position_id for each in rows], dtype=np.int64),
+            np.array([each.kafka_offset for each in rows], dtype=np.int64),
+            [each.line for each in rows],
+        )
+
+    @property
+    def records(self) -> int:
+        """How many rows there are."""
+        return len(self.identities)
+
+    def row(self, place: int) -> UsageRow:
+        """One row."""
+        return UsageRow(
+            self.identities[place].tobytes(),
+            self.contents[place].tobytes(),
+            self.payers[place],
+            bool(self.answered[place]),
+            int(self.answered_millionths[place]),
+            int(self.billed_seconds[place]),
+            int(self.cost_millionths[place]),
+            instant_of(int(self.started[place])),
+            self.switches[place],
+            self.record_ids[place],
+            int(self.position_ids[place]),
+            int(self.kafka_offsets[place]),
+            self.lines[place],
+        )
+
+
 identity_bytes: Final = 20
+IDENTITY_BYTES: Final = np.dtype("V20")
+CONTENT_BYTES: Final = np.dtype("V16")
+_ORDERED: Final = np.dtype([("date", ">i4"), ("key", ">u8"), ("rest", "V8")])  # of an identity
 _IDENTITY: Final = Struct(">i16s").pack
 _DATE: Final = Struct(">i").unpack_from
-_POSTGRES_FIRST_DAY: Final = date(2000, 1, 1).toordinal()
+_EPOCH: Final = np.datetime64("2000-01-01", "us")
+_INTEGERS_END: Final = 2**63
+_DAY_MICROSECONDS: Final = 86_400_000_000
 
 
 def identity_of(started_date: date, key: bytes) -> Identity:
@@ -90,12 +161,33 @@ def identity_of(started_date: date, key: bytes) -> Identity:
 
 def date_of(identity: Identity) -> date:
     """The date in an identity."""
-    return date.fromordinal(_DATE(identity)[0] + _POSTGRES_FIRST_DAY)
+    return day_of(_DATE(identity)[0])
 
 
 def key_of(identity: Identity) -> str:
     """The key in an identity, as 32 hexadecimal digits."""
     return identity[4:].hex()
+
+
+def in_order(identities: NDArray[np.void]) -> tuple[Integers, Integers]:
+    """The places of identities in the order of the ledger's index, and the places of those that may be there twice.
+
+    Told by half of each key: identities that share the date and that half are left in any order.
+    """
+    fields = identities.view(_ORDERED)
+    date, key = fields["date"].astype(np.int32), short_keys(identities)
+    order: Integers = np.lexsort((key, date))
+    date, key = date[order], key[order]
+    as_next = (date[1:] == date[:-1]) & (key[1:] == key[:-1])
+    alike = np.zeros(len(order), dtype=np.bool_)
+    alike[1:] = as_next
+    alike[:-1] |= as_next
+    return order, order[alike]
+
+
+def short_keys(identities: NDArray[np.void]) -> NDArray[np.uint64]:
+    """The first half of each identity's key: enough to guess by."""
+    return identities.view(_ORDERED)["key"].astype(np.uint64)
 
 
 class UsageGroup(NamedTuple):
@@ -125,19 +217,54 @@ def nearby_midnight(started_at: datetime) -> date | None:
     return after if after != (started_at - _MIDNIGHT_MARGIN).date() else None
 
 
-def sums_of(rows: Iterable[UsageRow], posting_period: Mapping[date, date]) -> dict[UsageGroup, UsageSums]:
-    """Rows added up by group; `posting_period` says for each month of `started_at` where it is posted (L5)."""
-    sums: dict[tuple[date, Payer], list[int | Decimal]] = {}
-    for row in rows:
-        total = sums.get((row.month, row.payer))
-        if total is None:
-            total = sums[row.month, row.payer] = [0, 0, Decimal(0), 0, Decimal(0)]
-        total[0] += 1
-        total[1] += row.answered
-        total[2] += row.answered_seconds
-        total[3] += row.billed_seconds
-        total[4] += row.cost
+def nearby_midnights(started: Integers) -> NDArray[np.bool_]:
+    """For which instants `nearby_midnight` finds one."""
+    margin = _MIDNIGHT_MARGIN // timedelta(microseconds=1)
+    near: NDArray[np.bool_] = (started + margin) // _DAY_MICROSECONDS != (
+        started - margin
+    ) // _DAY_MICROSECONDS
+    return near
+
+
+def months_of(started: Integers) -> tuple[list[date], Integers]:
+    """The months that instants lie in, by their first days, and for each instant which of these."""
+    days = _EPOCH + started.astype("timedelta64[us]")
+    months, which = np.unique(days.astype("datetime64[M]"), return_inverse=True)
+    return months.astype(object).tolist(), which
+
+
+def sums_of(
+    usage: UsageColumns, places: Integers, posting_period: Mapping[date, date]
+) -> dict[UsageGroup, UsageSums]:
+    """Some rows added up by group; `posting_period` says for each month of `started` where it is posted (L5)."""
+    months, month = months_of(usage.started[places])
+    payers: dict[Payer, int] = {}
+    payer = np.array([payers.setdefault(each, len(payers)) for each in usage.payers], dtype=np.int64)[places]
+    groups, group = np.unique(payer * len(months) + month, return_inverse=True)
+    columns = [
+        _added(group, len(groups), column[places])
+        for column in (
+            np.ones(usage.records, dtype=np.int64),
+            usage.answered.astype(np.int64),
+            usage.answered_millionths,
+            usage.billed_seconds,
+            usage.cost_millionths,
+        )
+    ]
+    known = list(payers)
     return {
-        UsageGroup(posting_period[month], month, *payer): UsageSums(*total)  # type: ignore[arg-type]
-        for (month, payer), total in sums.items()
+        UsageGroup(posting_period[months[which]], months[which], *known[who]): UsageSums(
+            attempts, calls, from_millionths(answered), billed, from_millionths(cost)
+        )
+        for (who, which), attempts, calls, answered, billed, cost in zip(
+            [divmod(each, len(months)) for each in groups.tolist()], *columns, strict=True
+        )
     }
+
+
+def _added(group: Integers, groups: int, column: Integers) -> list[int]:
+    """A column's sum for each group, exactly: by Python's integers where 64 bits could be too few."""
+    fits = int(column.max(initial=0)) * len(column) < _INTEGERS_END
+    sums = np.zeros(groups, dtype=np.int64 if fits else object)
+    np.add.at(sums, group, column if fits else column.astype(object))
+    return [int(each) for each in sums.tolist()]

@@ -1,37 +1,37 @@
-"""How usage is written into the ledger: records by the batch, column by column, as rows that are ready to be copied.
+"""How usage is written into the ledger: calls by the batch, column by column, as rows that are ready to be copied.
 
-A record at a time would cost four times as much (deploy/decisions/0013). Every column is one expression over the batch;
+A call at a time would cost many times as much (deploy/decisions/0013). Every column is one expression over the batch;
 what a row holds, and in which order, is `LEDGER_COLUMNS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime
-from decimal import Decimal
-from functools import lru_cache
-from itertools import repeat
-from struct import Struct
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
 
-from rollup.ledger import Payer, Standing, UsageRow
+from rollup.ledger import CONTENT_BYTES, IDENTITY_BYTES, Payer, Standing, UsageColumns, UsageRow
 from rollup.rate import Rated
+from schemas.amounts import amount_of
 from schemas.binary import (
+    Integers,
+    as_bytes,
     binary_address,
     binary_bigint,
     binary_instants,
     binary_int,
-    binary_numeric,
-    binary_numeric_length,
+    binary_numerics,
     binary_text,
     binary_texts,
-    day_number,
     microseconds_each,
 )
+from schemas.columns import CallColumns
 from schemas.identity import digests, record_digests
-from schemas.numbers import dialled
+from schemas.memo import Memo
+from schemas.numbers import dialled_each
 from schemas.records import CallRecord
 
 # The columns of a ledger row but for its posting period, in the order of `UsageRow.line`.
@@ -45,9 +45,46 @@ LEDGER_COLUMNS: Final = (
     *("answered", "answered_seconds", "billed_seconds", "cost"),
     *("received_at", "position_id", "kafka_offset"),
 )
-_HEAD: Final = Struct(">i4si16si16s").pack  # each with its length before it, here and below
-_AMOUNTS: Final = Struct(f">i?i{binary_numeric_length}siii{binary_numeric_length}s").pack
-_COORDINATES: Final = Struct(">iqiiiq").pack
+_DAY_MICROSECONDS: Final = 86_400_000_000
+_IDENTITY: Final = np.dtype([("date", ">i4"), ("key", "V16")])
+# Columns of a fixed width, each with its length before it.
+_HEAD: Final = np.dtype(
+    [
+        *(("date_length", ">i4"), ("date", ">i4")),
+        *(("key_length", ">i4"), ("key", "V16")),
+        *(("content_length", ">i4"), ("content", "V16")),
+    ]
+)
+_AMOUNTS: Final = np.dtype(
+    [
+        *(("answered_length", ">i4"), ("answered", "u1")),
+        ("answered_seconds", binary_numerics(np.empty(0, dtype=np.int64)).dtype),
+        *(("billed_length", ">i4"), ("billed", ">i4")),
+        ("cost", binary_numerics(np.empty(0, dtype=np.int64)).dtype),
+        *(("received_length", ">i4"), ("received", ">i8")),
+        *(("position_length", ">i4"), ("position", ">i4")),
+        *(("offset_length", ">i4"), ("offset", ">i8")),
+    ]
+)
+
+
+class Decisions(NamedTuple):
+    """What was decided about calls, by column, and where each was received.
+
+    `payers`: as `PAYERS` has them, each with the fields of its row. `home_countries`: whose dialling rules hold.
+    `answered_millionths`, `billed_seconds`, `cost_millionths`: what enters the ledger.
+    `received`: Kafka's timestamps, in microseconds since `schemas.binary.EPOCH`.
+    """
+
+    payers: Sequence[tuple[Payer, bytes]]
+    home_countries: Sequence[str]
+    answered: Sequence[bool]
+    answered_millionths: Integers
+    billed_seconds: Integers
+    cost_millionths: Integers
+    received: Integers
+    position_ids: Integers
+    kafka_offsets: Integers
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -67,147 +104,72 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 def usage_rows(usages: Sequence[Usage]) -> list[UsageRow]:
     """The ledger row of each record whose tenant and cost are decided."""
-    records, rated = [each.record for each in usages], [each.rated for each in usages]
-    facts = _facts(records)
-    keys, contents = record_digests((each.switch, each.id) for each in records), _contents(records, facts)
-    dates = [_day_and_month(each.started_at.date()) for each in records]
-    days = [day for day, _ in dates]
-    standings = [
-        _standing(each.standing, each.rated.usage_class, each.rated.tariff_id, each.rated.currency)
-        for each in usages
-    ]
-    lines = map(
-        b"".join,
-        zip(
-            map(_HEAD, repeat(4), days, repeat(16), keys, repeat(16), contents),
-            [columns for _, columns in standings],
-            facts.kinds,
-            binary_texts([each.id for each in records]),
-            facts.call_ids,
-            binary_texts([each.from_number for each in records]),
-            binary_texts(
-                [
-                    dialled(each.record.to_number, each.home_country) if each.record.to_number else None
-                    for each in usages
-                ]
+    if not usages:
+        return []
+    rated = [each.rated for each in usages]
+    columns = usage_columns(
+        CallColumns.of([each.record for each in usages]),
+        Decisions(
+            PAYERS.each(
+                (each.standing, each.rated.usage_class, each.rated.tariff_id, each.rated.currency)
+                for each in usages
             ),
-            facts.sources,
-            facts.names,
-            *facts.instants,
-            _amounts(rated),
-            _coordinates(usages),
-            strict=True,
-        ),
-    )
-    return list(
-        map(
-            UsageRow,
-            map(bytes.__add__, days, keys),
-            contents,
-            [month for _, month in dates],
-            [payer for payer, _ in standings],
+            [each.home_country for each in usages],
             [each.answered for each in rated],
-            [each.answered_seconds for each in rated],
-            [each.billed_seconds for each in rated],
-            [each.cost for each in rated],
-            [each.started_at for each in records],
-            [each.switch for each in records],
-            [each.id for each in records],
-            [each.position_id for each in usages],
-            [each.kafka_offset for each in usages],
-            lines,
-        )
-    )
-
-
-def content_ids(records: Sequence[CallRecord]) -> list[bytes]:
-    """A hash of what matters of each record for attribution, class, quantity and cost: nothing else makes it another (L2)."""
-    return _contents(records, _facts(records))
-
-
-class _Facts(NamedTuple):
-    """Columns that stand in a row as the switch sent them, and that make a record what it is."""
-
-    kinds: list[bytes]
-    call_ids: list[bytes]
-    sources: list[bytes]
-    names: list[bytes]
-    instants: tuple[list[bytes], list[bytes], list[bytes]]
-
-
-def _facts(records: Sequence[CallRecord]) -> _Facts:
-    return _Facts(
-        [_kind(each.switch, each.service, each.direction) for each in records],
-        binary_texts([each.call_id for each in records]),
-        [binary_address(each.source_ip) for each in records],
-        binary_texts([_storable(each.x_tenant) if each.x_tenant else None for each in records]),
-        (
-            binary_instants([each.started_at for each in records]),
-            binary_instants([each.answered_at for each in records]),
-            binary_instants([each.ended_at for each in records]),
+            _integers([amount_of(each.answered_seconds).millionths for each in rated]),
+            _integers([each.billed_seconds for each in rated]),
+            _integers([amount_of(each.cost).millionths for each in rated]),
+            microseconds_each([each.received_at for each in usages]),
+            _integers([each.position_id for each in usages]),
+            _integers([each.kafka_offset for each in usages]),
         ),
     )
+    return [columns.row(place) for place in range(len(usages))]
 
 
-def _contents(records: Sequence[CallRecord], facts: _Facts) -> list[bytes]:
-    """Each part has its length before it, so no two different lists of parts read alike."""
-    return digests(
-        map(
-            b"".join,
-            zip(
-                facts.kinds,
-                facts.call_ids,
-                binary_texts([each.to_number for each in records]),
-                facts.sources,
-                facts.names,
-                *facts.instants,
-                [_exactly(each.answered_seconds) for each in records],
-                [binary_int(each.billed_seconds) for each in records],
-                [_exactly(each.cost) for each in records],
-                [_currency(each.currency) for each in records],
-                strict=True,
-            ),
-        )
+def usage_columns(calls: CallColumns, decisions: Decisions) -> UsageColumns:
+    """The ledger rows of calls whose tenant and cost are decided."""
+    parts, days = _parts(calls), calls.started // _DAY_MICROSECONDS
+    keys = record_digests(zip(calls.switches, calls.ids, strict=True))
+    contents = np.frombuffer(b"".join(_contents(calls, parts)), dtype=CONTENT_BYTES)
+    head = np.empty(calls.records, dtype=_HEAD)
+    head["date_length"], head["key_length"], head["content_length"] = 4, 16, 16
+    head["date"] = days
+    head["key"] = np.frombuffer(b"".join(keys), dtype=_HEAD["key"])
+    head["content"] = contents
+    fields = zip(
+        as_bytes(head),
+        [columns for _, columns in decisions.payers],
+        parts.kinds,
+        binary_texts(calls.ids),
+        parts.call_ids,
+        binary_texts(calls.from_numbers),
+        binary_texts(dialled_each(calls.to_numbers, decisions.home_countries)),
+        parts.sources,
+        parts.names,
+        parts.instants,
+        as_bytes(_amounts(decisions)),
+        strict=True,
+    )
+    return UsageColumns(
+        head[["date", "key"]].astype(_IDENTITY).view(IDENTITY_BYTES),
+        contents,
+        [each for each, _ in decisions.payers],
+        np.array(decisions.answered, dtype=np.bool_),
+        decisions.answered_millionths,
+        decisions.billed_seconds,
+        decisions.cost_millionths,
+        calls.started,
+        calls.switches,
+        calls.ids,
+        decisions.position_ids,
+        decisions.kafka_offsets,
+        list(map(b"".join, fields)),
     )
 
 
-def _amounts(rated: Sequence[Rated]) -> Iterator[bytes]:
-    return map(
-        _AMOUNTS,
-        repeat(1),
-        [each.answered for each in rated],
-        repeat(binary_numeric_length),
-        [binary_numeric(each.answered_seconds) for each in rated],
-        repeat(4),
-        [each.billed_seconds for each in rated],
-        repeat(binary_numeric_length),
-        [binary_numeric(each.cost) for each in rated],
-    )
-
-
-def _coordinates(usages: Sequence[Usage]) -> Iterator[bytes]:
-    return map(
-        _COORDINATES,
-        repeat(8),
-        microseconds_each([each.received_at for each in usages]),
-        repeat(4),
-        [each.position_id for each in usages],
-        repeat(8),
-        [each.kafka_offset for each in usages],
-    )
-
-
-@lru_cache(maxsize=4096)
-def _day_and_month(started_date: date) -> tuple[bytes, date]:
-    """A date as it stands in an identity, and the first day of its month."""
-    return day_number(started_date).to_bytes(4, "big", signed=True), started_date.replace(day=1)
-
-
-@lru_cache(maxsize=65_536)
-def _standing(
-    standing: Standing, usage_class: str, tariff_id: int | None, currency: str
-) -> tuple[Payer, bytes]:
-    """Who pays, and the columns from `account_id` to `currency`; the same for most of a tenant's records."""
+def _payer(decided: tuple[Standing, str, int | None, str]) -> tuple[Payer, bytes]:
+    standing, usage_class, tariff_id, currency = decided
     columns = (
         binary_bigint(standing.account_id),
         binary_bigint(standing.tenant_id),
@@ -222,20 +184,88 @@ def _standing(
     return Payer(standing.account_id, standing.tenant_id, usage_class, currency), b"".join(columns)
 
 
-@lru_cache(maxsize=4096)
-def _kind(switch: str, service: str, direction: str) -> bytes:
+PAYERS: Final = Memo(_payer)
+"""Who pays, and the columns from `account_id` to `currency`, by standing, class, tariff and currency."""
+
+
+def content_ids(records: Sequence[CallRecord]) -> list[bytes]:
+    """A hash of what matters of each record for attribution, class, quantity and cost: nothing else makes it another (L2)."""
+    return content_columns(CallColumns.of(records))
+
+
+def content_columns(calls: CallColumns) -> list[bytes]:
+    """`content_ids` of calls by column."""
+    return _contents(calls, _parts(calls))
+
+
+class _Parts(NamedTuple):
+    """Fields that stand in a row as the switch sent them, and that make a record what it is."""
+
+    kinds: Sequence[bytes]
+    call_ids: Sequence[bytes]
+    sources: Sequence[bytes]
+    names: Sequence[bytes]
+    instants: Sequence[bytes]
+
+
+def _parts(calls: CallColumns) -> _Parts:
+    return _Parts(
+        _KINDS.each(zip(calls.switches, calls.services, calls.directions, strict=True)),
+        binary_texts(calls.call_ids),
+        _SOURCES.each(calls.sources),
+        _NAMES.each(calls.names),
+        binary_instants(calls.started, calls.answered, calls.ended),
+    )
+
+
+def _contents(calls: CallColumns, parts: _Parts) -> list[bytes]:
+    """Each part has its length before it, so no two different lists of parts read alike."""
+    facts = zip(
+        parts.kinds,
+        parts.call_ids,
+        binary_texts(calls.to_numbers),
+        parts.sources,
+        parts.names,
+        parts.instants,
+        [each.exact for each in calls.answered_seconds],
+        _WHOLES.each(calls.billed_seconds),
+        [each.exact for each in calls.costs],
+        _CURRENCIES.each(calls.currencies),
+        strict=True,
+    )
+    return digests(map(b"".join, facts))
+
+
+def _amounts(decisions: Decisions) -> np.ndarray:
+    fields = np.empty(len(decisions.received), dtype=_AMOUNTS)
+    fields["answered_length"], fields["billed_length"], fields["position_length"] = 1, 4, 4
+    fields["received_length"] = fields["offset_length"] = 8
+    fields["answered"] = decisions.answered
+    fields["answered_seconds"] = binary_numerics(decisions.answered_millionths)
+    fields["billed"] = decisions.billed_seconds
+    fields["cost"] = binary_numerics(decisions.cost_millionths)
+    fields["received"] = decisions.received
+    fields["position"] = decisions.position_ids
+    fields["offset"] = decisions.kafka_offsets
+    return fields
+
+
+def _integers(column: Sequence[int]) -> Integers:
+    return np.array(column, dtype=np.int64)
+
+
+def _kind(named: tuple[str, str, str]) -> bytes:
+    switch, service, direction = named
     return binary_text(switch) + binary_text(service) + binary_text(direction)
 
 
-def _storable(text: str) -> str:
-    """Postgres stores every character but NUL, which stands there as JSON writes it."""
-    return text.replace("\0", "\\u0000")
+def _name(header: str | None) -> bytes:
+    """Postgres stores every character but NUL, which stands there as JSON writes it; an empty header is none."""
+    return binary_text(header.replace("\0", "\\u0000") if header else None)
 
 
-@lru_cache(maxsize=65_536)
-def _exactly(amount: Decimal | None) -> bytes:
-    """One text for equal amounts: 180.000 and 180 are the same."""
-    return binary_text(None if amount is None else format(amount.normalize(), "f"))
-
-
-_currency: Final = lru_cache(maxsize=4096)(binary_text)
+_KINDS: Final = Memo(_kind, 4096)
+_SOURCES: Final = Memo(binary_address)
+_NAMES: Final = Memo(_name)
+_WHOLES: Final = Memo(binary_int)
+_CURRENCIES: Final = Memo(binary_text, 4096)

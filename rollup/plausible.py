@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rollup.terms import AccountTerms
+from schemas.binary import NEVER, Integers, microseconds
+from schemas.columns import CallColumns
 from schemas.periods import Period, utc_text
 from schemas.records import CallRecord
 
 record_age_max: Final = timedelta(days=400)
 call_duration_max: Final = timedelta(hours=24)
 _seconds_max: Final = int(call_duration_max.total_seconds())
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +44,6 @@ def implausible(
         received_at: the Kafka timestamp, by which age is measured.
         oldest: the first month that exists in the ledger.
     """
-    if _is_ordinary(record, terms, received_at, oldest):
-        return None
     detail = _contradiction(record) or _too_long(record)
     if detail:
         return Refusal("implausible", detail)
@@ -50,24 +54,31 @@ def implausible(
     return Refusal("implausible", detail, by_terms=True) if detail else None
 
 
-def _is_ordinary(record: CallRecord, terms: AccountTerms, received_at: datetime, oldest: Period) -> bool:
-    """Whether a record is a complete call of which nothing below can be said: nearly all are."""
-    started, answered, ended = record.started_at, record.answered_at, record.ended_at
-    return (
-        answered is not None
-        and ended is not None
-        and started <= answered <= ended
-        and ended - started <= call_duration_max
-        and received_at - started <= record_age_max
-        and (started.year, started.month) >= (oldest.year, oldest.month)
-        and record.answered_seconds is not None
-        and 0 <= record.answered_seconds <= _seconds_max
-        and record.billed_seconds is not None
-        and 0 <= record.billed_seconds <= _seconds_max
-        and record.cost is not None
-        and record.cost >= 0
-        and record.currency == terms.currency
+def ordinary(calls: CallColumns, received: Integers, oldest: Period) -> NDArray[np.bool_]:
+    """Of which calls `implausible` says nothing, whatever their owner's terms, but for the currency; it may be told of fewer.
+
+    Args:
+        calls: by column, each with seconds and cost.
+        received: the Kafka timestamps, in microseconds since `schemas.binary.EPOCH`.
+        oldest: the first month that exists in the ledger.
+    """
+    started, ended = calls.started, calls.ended
+    answered = np.where(calls.answered == NEVER, started, calls.answered)
+    seconds = np.array([each.millionths for each in calls.answered_seconds], dtype=np.int64)
+    billed = np.array(calls.billed_seconds, dtype=np.int64)
+    told: NDArray[np.bool_] = (
+        (started <= answered)
+        & (answered <= ended)
+        & (ended - started <= call_duration_max // _MICROSECOND)
+        & (received - started <= record_age_max // _MICROSECOND)
+        & (started >= microseconds(oldest.starts_at))
+        & (seconds >= 0)
+        & (seconds <= call_duration_max // _MICROSECOND)
+        & (billed >= 0)
+        & (billed <= _seconds_max)
+        & ~np.array([each.negative for each in calls.costs], dtype=np.bool_)
     )
+    return told
 
 
 def _contradiction(record: CallRecord) -> str | None:

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Final, NamedTuple
 
+import numpy as np
 from sqlalchemy import Connection, text
 
-from rollup.ledger import Identity, UsageGroup, UsageRow, UsageSums, date_of, key_of
+from rollup.ledger import Identity, UsageColumns, UsageGroup, UsageSums, date_of, key_of, months_of
 from rollup.ledger_rows import LEDGER_COLUMNS
 from rollup.standing_store import identity_in
 from rollup.unposted import HeldRow, QuarantineRow
-from schemas.binary import binary_bool, binary_date, binary_row_start
+from schemas.binary import Integers, binary_bool, binary_date, binary_row_start
 from schemas.bulk import copy_binary, copy_line, copy_rows
 from schemas.locks import Lock
 from schemas.periods import Period
@@ -86,20 +87,22 @@ class PostingPeriods(Mapping[date, date]):
         return len(self._posted_to)
 
 
-def copy_usage(connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping[date, date]) -> None:
-    """Append rows to the ledger; a duplicate raises a unique violation."""
-    copy_binary(connection, "usage_records", _LEDGER_COLUMNS, ledger_rows(rows, posted_to))
+def copy_usage(
+    connection: Connection, usage: UsageColumns, places: Integers, posted_to: Mapping[date, date]
+) -> None:
+    """Append some rows to the ledger; a duplicate raises a unique violation."""
+    copy_binary(connection, "usage_records", _LEDGER_COLUMNS, ledger_rows(usage, places, posted_to))
 
 
 def merge_usage(
-    connection: Connection, rows: Sequence[UsageRow], posted_to: Mapping[date, date]
+    connection: Connection, usage: UsageColumns, places: Integers, posted_to: Mapping[date, date]
 ) -> set[Identity]:
     """Append those of some rows that the ledger does not hold, waiting for whoever is writing one of them now.
 
     Returns:
         The identities that it held already.
     """
-    if not rows:
+    if not len(places):
         return set()
     connection.execute(
         text(
@@ -108,7 +111,7 @@ def merge_usage(
         )
     )
     connection.execute(text("delete from incoming_usage"))  # of an earlier merge in this transaction
-    copy_binary(connection, "incoming_usage", _LEDGER_COLUMNS, ledger_rows(rows, posted_to))
+    copy_binary(connection, "incoming_usage", _LEDGER_COLUMNS, ledger_rows(usage, places, posted_to))
     columns = ", ".join(_LEDGER_COLUMNS)
     held = connection.execute(
         text(
@@ -192,11 +195,15 @@ def count(connection: Connection, position_id: int, writer: str, counts: Iterabl
     )
 
 
-def ledger_rows(rows: Iterable[UsageRow], posted_to: Mapping[date, date]) -> Iterable[bytes]:
-    """Rows in the form that `copy_binary` takes, each with the period it is posted to."""
+def ledger_rows(usage: UsageColumns, places: Integers, posted_to: Mapping[date, date]) -> Iterable[bytes]:
+    """Rows in the form that `copy_binary` takes, each begun with the period it is posted to; joined where they follow."""
+    if not len(places):
+        return
+    months, which = months_of(usage.started[places])
     fields = binary_row_start(len(_LEDGER_COLUMNS))
-    starts = {
-        month: fields + binary_date(period) + binary_bool(period != month)
-        for month, period in posted_to.items()
-    }
-    return [starts[row.month] + row.line for row in rows]
+    lines = list(map(usage.lines.__getitem__, places.tolist()))
+    ends = [*np.flatnonzero(np.diff(which)) + 1, len(lines)]
+    for first, end in zip([0, *ends], ends, strict=False):
+        month = months[which[first]]
+        start = fields + binary_date(posted_to[month]) + binary_bool(posted_to[month] != month)
+        yield start + start.join(lines[first:end])

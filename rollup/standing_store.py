@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct
 from typing import Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, text
 
 from rollup.ledger import (
@@ -18,23 +19,38 @@ from rollup.ledger import (
     nearby_midnight,
 )
 from rollup.unposted import Asked
+from schemas.binary import day_of
 from schemas.bulk import copy_binary
 
-_ASKED: Final = Struct(">hiii4si16si16s").pack
+NOTHING: Final = 0
+SAME: Final = 1
+OTHER: Final = 2
+_IDENTITY: Final = np.dtype([("date", ">i4"), ("key", "V16")])
+_ASKED: Final = np.dtype(
+    [
+        *(("fields", ">i2"), ("place_length", ">i4"), ("place", ">i4")),
+        *(("date_length", ">i4"), ("date", ">i4"), ("key_length", ">i4"), ("key", "V16")),
+        *(("content_length", ">i4"), ("content", "V16")),
+    ]
+)
 Ledger = Literal["usage_records", "standing_records"]
 LEDGERS: Final[tuple[Ledger, ...]] = ("usage_records", "standing_records")
 
 
-def standing(connection: Connection, table: Ledger, asked: Sequence[Asked]) -> dict[Identity, bool]:
-    """Which identities are in a table, and whether with the same content.
+def standing(
+    connection: Connection, table: Ledger, identities: NDArray[np.void], contents: NDArray[np.void]
+) -> NDArray[np.int8]:
+    """Which identities are in a table, and whether with the same content: `NOTHING`, `SAME` or `OTHER` for each.
 
     Args:
         connection: in a transaction.
         table: where to look.
-        asked: rows with an identity and a content; each identity once.
+        identities: what is asked for, each once, as `UsageColumns` has them.
+        contents: with which content.
     """
-    if not asked:
-        return {}
+    found = np.full(len(identities), NOTHING, dtype=np.int8)
+    if not len(identities):
+        return found
     connection.execute(
         text(
             "create temporary table if not exists asked "
@@ -42,12 +58,15 @@ def standing(connection: Connection, table: Ledger, asked: Sequence[Asked]) -> d
         )
     )
     connection.execute(text("delete from asked"))  # by an earlier question in this transaction
-    lines = (
-        _ASKED(4, 4, place, 4, row.identity[:4], 16, row.identity[4:], 16, row.content)
-        for place, row in enumerate(asked)
-    )
-    copy_binary(connection, "asked", ("place", "started_date", "key", "content"), lines)
-    found = connection.execute(
+    rows = np.zeros(len(identities), dtype=_ASKED)
+    rows["fields"], rows["place_length"], rows["date_length"] = 4, 4, 4
+    rows["key_length"], rows["content_length"] = 16, 16
+    rows["place"] = np.arange(len(identities))
+    parts = identities.view(_IDENTITY)
+    rows["date"], rows["key"], rows["content"] = parts["date"], parts["key"], contents
+    copy_binary(connection, "asked", ("place", "started_date", "key", "content"), [rows.tobytes()])
+    dates = parts["date"].astype(np.int64)
+    same, other = connection.execute(
         text(
             "select array_agg(a.place) filter (where t.content = a.content), "  # noqa: S608 (one of our own tables)
             "array_agg(a.place) filter (where t.content <> a.content) from asked a "
@@ -56,13 +75,10 @@ def standing(connection: Connection, table: Ledger, asked: Sequence[Asked]) -> d
             "and u.started_date between :first and :last limit 1) t on true"
         ),
         # the bounds spare the look into partitions that none of them can be in
-        {
-            "first": date_of(min(row.identity for row in asked)),
-            "last": date_of(max(row.identity for row in asked)),
-        },
+        {"first": day_of(int(dates.min())), "last": day_of(int(dates.max()))},
     ).one()
-    same, other = (places or () for places in found)
-    return {asked[place].identity: True for place in same} | {asked[place].identity: False for place in other}
+    found[same or []], found[other or []] = SAME, OTHER
+    return found
 
 
 def standing_unposted(connection: Connection, records_max: int) -> set[Identity] | None:

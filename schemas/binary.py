@@ -5,17 +5,19 @@ For the ledger, where reading text would cost the database more than all else (d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from functools import lru_cache
-from itertools import repeat
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
 from struct import Struct
-from typing import Final, cast
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.network import Address, parsed
 
 EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # what Postgres counts dates and instants from
+Integers = NDArray[np.int64]
+NEVER: Final = -(2**63)  # in a column of instants: there is none
 _FIRST_DAY: Final = EPOCH.date().toordinal()
 _DAY_MICROSECONDS: Final = 86_400_000_000
 _SECOND_MICROSECONDS: Final = 1_000_000
@@ -24,10 +26,11 @@ BINARY_NULL: Final = b"\xff\xff\xff\xff"
 _LENGTH: Final = Struct(">i").pack
 _INT: Final = Struct(">ii").pack
 _WHOLE: Final = Struct(">iq").pack
-_NUMERIC: Final = Struct(">hhHhHHHHHH").pack
-binary_numeric_length: Final = 20
 _GROUP: Final = 10_000  # a numeric is a row of digits to this base
-_NUMERIC_LIMIT: Final = _GROUP**4  # before the decimal point
+_NUMERIC: Final = [
+    *(("length", ">i4"), ("digits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("scale", ">i2")),
+    ("groups", ">i2", (6,)),
+]
 _IP_FAMILY: Final = {4: 2, 6: 3}  # Postgres's own numbers
 
 
@@ -71,19 +74,26 @@ def binary_date(value: date) -> bytes:
     return _LENGTH(4) + day_number(value).to_bytes(4, "big", signed=True)
 
 
-def binary_instant(value: datetime | None) -> bytes:
-    """A timestamptz, or null."""
-    return BINARY_NULL if value is None else _WHOLE(8, microseconds(value))
+def binary_instants(*columns: Integers) -> list[bytes]:
+    """The timestamptz fields of each row, one behind the other; microseconds since `EPOCH`, `NEVER` is null."""
+    fields = np.empty((len(columns[0]), len(columns)), dtype=[("length", ">i4"), ("instant", ">i8")])
+    fields["length"] = 8
+    for place, column in enumerate(columns):
+        fields["instant"][:, place] = column
+    rows = as_bytes(fields)
+    for row in np.flatnonzero(np.any([column == NEVER for column in columns], axis=0)).tolist():
+        instants = [int(column[row]) for column in columns]
+        rows[row] = b"".join([BINARY_NULL if each == NEVER else _WHOLE(8, each) for each in instants])
+    return rows
 
 
-def binary_instants(column: Sequence[datetime | None]) -> list[bytes]:
-    """Each timestamptz of a column, or null."""
-    if None not in column:
-        return list(map(_WHOLE, repeat(8), microseconds_each(cast("Sequence[datetime]", column))))
-    return [binary_instant(each) for each in column]
+def as_bytes(rows: NDArray[Any]) -> list[bytes]:
+    """Each row of some fields of fixed width, as it lies in memory."""
+    width = rows.nbytes // len(rows) if len(rows) else 1
+    lines: list[bytes] = np.frombuffer(rows.tobytes(), dtype=f"V{width}").tolist()
+    return lines
 
 
-@lru_cache(maxsize=65_536)
 def binary_address(value: Address | None) -> bytes:
     """An inet that is one host, or null."""
     if value is None:
@@ -94,25 +104,26 @@ def binary_address(value: Address | None) -> bytes:
     return _LENGTH(len(inet)) + inet
 
 
-@lru_cache(maxsize=65_536)
-def binary_numeric(value: Decimal) -> bytes:
-    """A numeric of six decimals without its length, which is always `binary_numeric_length`.
-
-    Raises:
-        ValueError: it is negative, or has more than 16 digits before the decimal point.
-    """
-    scaled = int(value * _SECOND_MICROSECONDS)
-    whole, fraction = divmod(scaled, _SECOND_MICROSECONDS)
-    if not 0 <= whole < _NUMERIC_LIMIT:
-        raise ValueError(f"{value} is out of range")
-    high, low = divmod(whole, _GROUP * _GROUP)
-    groups = (*divmod(high, _GROUP), *divmod(low, _GROUP), fraction // 100, fraction % 100 * 100)
-    return _NUMERIC(6, 3, 0, 6, *groups)
+def binary_numerics(millionths: Integers) -> NDArray[Any]:
+    """Each amount as a numeric of six decimals; none may be negative."""
+    fields = np.empty(len(millionths), dtype=_NUMERIC)
+    fields["length"], fields["digits"], fields["weight"], fields["sign"], fields["scale"] = 20, 6, 3, 0, 6
+    rest = millionths // 100
+    fields["groups"][:, 5] = millionths % 100 * 100
+    for group in range(4, -1, -1):
+        fields["groups"][:, group] = rest % _GROUP
+        rest = rest // _GROUP
+    return fields
 
 
 def day_number(day: date) -> int:
     """A date as Postgres counts it: days since 2000-01-01."""
     return day.toordinal() - _FIRST_DAY
+
+
+def day_of(number: int) -> date:
+    """The date that `day_number` made a number of."""
+    return date.fromordinal(number + _FIRST_DAY)
 
 
 def microseconds(instant: datetime) -> int:
@@ -121,9 +132,11 @@ def microseconds(instant: datetime) -> int:
     return since.days * _DAY_MICROSECONDS + since.seconds * _SECOND_MICROSECONDS + since.microseconds
 
 
-def microseconds_each(instants: Iterable[datetime]) -> list[int]:
-    """`microseconds` of each instant."""
-    return [
-        since.days * _DAY_MICROSECONDS + since.seconds * _SECOND_MICROSECONDS + since.microseconds
-        for since in [each - EPOCH for each in instants]
-    ]
+def microseconds_each(instants: Iterable[datetime | None]) -> Integers:
+    """`microseconds` of each instant; `NEVER` where there is none."""
+    return np.array([NEVER if each is None else microseconds(each) for each in instants], dtype=np.int64)
+
+
+def instant_of(since_epoch: int) -> datetime:
+    """The instant that `microseconds` made a number of."""
+    return EPOCH + timedelta(microseconds=since_epoch)

@@ -7,13 +7,15 @@ country. Short codes (911, 933) stay as dialled: they have no E.164 form and mus
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 from urllib.parse import unquote
 
 import phonenumbers
 
 _E164: Final = re.compile(r"\+[1-9]\d{6,14}")
+_ALL_E164: Final = re.compile(r"\+[1-9][0-9]{6,14}(?: \+[1-9][0-9]{6,14})*")
 _SHORT_CODE: Final = re.compile(r"[\d*#]{1,6}")
 _SEPARATORS: Final = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")
 
@@ -35,6 +37,15 @@ def dialled(text: str, home_country: str) -> str:
     if _E164.fullmatch(compact) or _SHORT_CODE.fullmatch(compact):
         return compact
     return _parsed(compact, home_country) or _parsed_abroad(compact, home_country) or text.strip()
+
+
+def dialled_each(texts: Sequence[str | None], home_countries: Sequence[str]) -> Sequence[str | None]:
+    """`dialled` of each number; None where there is none. Where all are E.164 already, as most are, they are looked at together."""
+    if None not in texts:
+        together = " ".join(cast("Sequence[str]", texts))
+        if _ALL_E164.fullmatch(together) is not None and together.count(" ") == len(texts) - 1:
+            return texts
+    return [dialled(text, home) if text else None for text, home in zip(texts, home_countries, strict=True)]
 
 
 def e164(text: str, home_country: str) -> str:

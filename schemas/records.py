@@ -30,6 +30,8 @@ call_id_length_max: Final = 512
 header_length_max: Final = 1024
 service_length_max: Final = 64
 number_length_max: Final = 64
+method_length_max: Final = 64
+tag_length_max: Final = 512
 
 _PRINTED: Final = r"^[^\x00-\x1f\x7f]+$"  # what can be stored and hashed: text without control characters
 _AMOUNT: Final = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
@@ -179,11 +181,11 @@ class SipEnvelope(BaseModel):
     source_ip: IpAddress
     source_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     call_id: CallId | None = None
-    method: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    method: Annotated[str, StringConstraints(min_length=1, max_length=method_length_max)] | None = None
     cseq: Annotated[int, Field(ge=0, lt=2**32)] | Annotated[str, StringConstraints(max_length=64)] | None = (
         None
     )
-    from_tag: Annotated[str, StringConstraints(max_length=512)] | None = None
-    to_tag: Annotated[str, StringConstraints(max_length=512)] | None = None
+    from_tag: Annotated[str, StringConstraints(max_length=tag_length_max)] | None = None
+    to_tag: Annotated[str, StringConstraints(max_length=tag_length_max)] | None = None
     headers: dict[str, str | list[str]] = Field(default_factory=dict)
     raw: str | None = None

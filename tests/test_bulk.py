@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -39,9 +40,9 @@ def encoded(row: Row) -> bytes:
             binary.binary_bigint(number),
             binary.binary_bool(flag),
             binary.binary_date(day),
-            binary.binary_instant(instant),
+            *binary.binary_instants(binary.microseconds_each([instant])),
             binary.binary_address(host),
-            binary.binary_numeric_length.to_bytes(4, "big") + binary.binary_numeric(amount),
+            *binary.as_bytes(binary.binary_numerics(np.array([int(amount * 10**6)]))),
         ]
     )
 
@@ -63,12 +64,6 @@ def test_what_is_copied_in_binary_form_is_read_back_the_same(database: Engine, g
         )
 
         assert [tuple(row) for row in read] == given_rows
-
-
-@pytest.mark.parametrize("amount", ["-0.000001", "10000000000000000"])
-def test_an_amount_that_has_no_fixed_form_is_refused(amount: str) -> None:
-    with pytest.raises(ValueError, match="out of range"):
-        binary.binary_numeric(Decimal(amount))
 
 
 def test_a_refused_copy_is_an_error_of_the_database(database: Engine) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.plain import read_plainly
-from schemas.records import CallRecord, CallRecordOnWire, as_call_record
+from schemas.amounts import amount_of
+from schemas.binary import binary_text, microseconds
+from schemas.columns import CallColumns
+from schemas.plain import _COSTS, complete_calls, read_plainly
+from schemas.records import CallRecord, CallRecordOnWire, as_call_record, utc_time
 
 PLAIN: dict[str, Any] = {
     "id": "9934a1ef",
@@ -114,3 +119,95 @@ def test_whatever_the_bytes_the_quick_way_never_says_more_than_the_schema(
         value = value[:at] + instead + value[at + length :]
 
     assert read_plainly(value) in (None, by_the_schema(value))
+
+
+# by the batch
+
+
+def row_of(columns: CallColumns, place: int) -> list[Any]:
+    return [
+        each.tolist() if isinstance(each, np.ndarray) else each
+        for each in (column[place] for column in columns)
+    ]
+
+
+@given(
+    values=st.lists(
+        st.dictionaries(FIELDS, VALUES, max_size=2).map(
+            lambda changes: json.dumps({**PLAIN, **changes}).encode()
+        ),
+        max_size=6,
+    )
+)
+def test_calls_by_column_are_what_each_message_alone_is(values: list[bytes]) -> None:
+    places, columns = complete_calls(values)
+
+    for row, place in enumerate(places):
+        record = read_plainly(values[place])
+        assert record is not None
+        assert row_of(columns, row) == row_of(CallColumns.of([record]), 0)
+
+
+@given(
+    instant=st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999_999)),
+    decimals=st.integers(0, 6),
+)
+def test_instants_that_are_written_alike_are_read_exactly(instant: datetime, decimals: int) -> None:
+    fraction = f".{instant.microsecond:06}"[: decimals + 1] if decimals else ""
+    started = f"{instant.replace(microsecond=0).isoformat()}{fraction}Z"
+    value = json.dumps({**PLAIN, "started_at": started, "answered_at": started, "ended_at": started}).encode()
+
+    places, columns = complete_calls([value] * 3)
+
+    assert places == [0, 1, 2]
+    assert columns.started.tolist() == [microseconds(utc_time(started))] * 3
+
+
+@pytest.mark.parametrize(
+    "started",
+    [
+        *(
+            "2026-02-29T00:00:00.000Z",
+            "2026-13-01T00:00:00.000Z",
+            "2026-00-01T00:00:00.000Z",
+            "2026-01-00T00:00:00.000Z",
+        ),
+        *(
+            "2026-01-01T24:00:00.000Z",
+            "2026-01-01T00:60:00.000Z",
+            "2026-12-31T23:59:60.000Z",
+            "0000-01-01T00:00:00.000Z",
+        ),
+        *(
+            "2026-01-01T00:00:0:.000Z",
+            "2026-01-01T00:00:00.0/0Z",
+            "2026-01-01T00:00:00.000z",
+            "2026/01-01T00:00:00.000Z",
+        ),
+    ],
+)
+def test_an_instant_that_there_is_not_is_left_to_the_schema_and_nothing_else_with_it(started: str) -> None:
+    value, wrong = json.dumps(PLAIN).encode(), json.dumps({**PLAIN, "started_at": started}).encode()
+
+    places, _ = complete_calls([value, wrong, value])
+
+    taken = {0, 2} if by_the_schema(wrong) is None else {0, 1, 2}
+    assert set(places) == taken
+
+
+def test_line_breaks_cannot_move_a_record_to_another_message() -> None:
+    one = json.dumps(PLAIN).encode()
+    halves = one[:40], one[40:]
+    two = one + b"\n" + one
+
+    assert complete_calls([one, two, b"", one])[0] == [0, 3]
+    assert complete_calls([*halves, two])[0] == []
+    assert complete_calls([json.dumps(PLAIN, indent=1).encode(), one])[0] == [0, 1]
+
+
+def test_equal_amounts_are_told_alike_by_every_process_whichever_it_met_first() -> None:
+    for texts, told in ((("-0", "0", "-0.00"), "0"), (("180.000", "180"), "180"), (("1.10", "1.1"), "1.1")):
+        for text in texts:
+            _COSTS.clear()
+            amount_of.cache_clear()
+            assert _COSTS[text].exact == binary_text(told)

@@ -15,8 +15,9 @@ from typing import Any, Final
 from sqlalchemy import Engine, text
 
 from pipeline import position_store
+from pipeline.ordinary import Messages, prepare_batch, read
 from pipeline.posting import BatchPoster, PreparedBatch
-from pipeline.prepare import Message, decode, latest_start, prepare
+from pipeline.prepare import Message
 from pipeline.resolver import resolve_once
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
@@ -176,13 +177,14 @@ class World:
         self, topic: InputTopic, position: position_store.Position, messages: Sequence[Message]
     ) -> PreparedBatch:
         spec = input_spec(self.settings, topic, position.id)
-        decoded = decode(spec, messages)
-        latest = latest_start(decoded)
+        told = read(spec, columns_of(messages))
+        latest = told.latest_start
         snapshot = self.snapshots.current
         if latest is not None and latest > snapshot.as_of:
             snapshot = self.snapshots.refresh()
-        items = prepare(spec, decoded, snapshot)
-        return PreparedBatch(position.id, position.next_offset, position.next_offset + len(messages), items)
+        ordinary, items = prepare_batch(spec, told, snapshot)
+        next_offset = position.next_offset + len(messages)
+        return PreparedBatch(position.id, position.next_offset, next_offset, items, ordinary)
 
     @property
     def snapshots(self) -> Snapshots:
@@ -261,3 +263,13 @@ def _call(record_id: str, started_at: datetime, fields: dict[str, Any]) -> dict[
 
 def _bytes(value: dict[str, Any] | bytes | None) -> bytes | None:
     return json.dumps(value).encode() if isinstance(value, dict) else value
+
+
+def columns_of(messages: Sequence[Message]) -> Messages:
+    """Messages by column, as the worker has them."""
+    return Messages(
+        [each.offset for each in messages],
+        [round(each.received_at.timestamp() * 1000) for each in messages],
+        [each.key for each in messages],
+        [each.value for each in messages],
+    )

@@ -35,8 +35,8 @@ from deploy.bench.ledgers import TENANTS, benched_month, ledger, settle
 from deploy.bench.world import call_records
 from deploy.stack.postgres import EmbeddedPostgres
 from pipeline import position_store
+from pipeline.ordinary import Messages, prepare_batch, read
 from pipeline.posting import BatchPoster, PreparedBatch
-from pipeline.prepare import Message, decode, prepare
 from pipeline.settings import Settings
 from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
@@ -208,10 +208,11 @@ def _batches(engine: Engine, values: Iterator[bytes]) -> Iterator[PreparedBatch]
         position = position_store.ensure_position(connection, "calls.raw", 1, 0)
     spec = input_spec(settings, settings.inputs_of("calls")[0], position.id)
     snapshot = Snapshots(engine).current
-    received_at = benched_month().ends_at + timedelta(hours=1)
+    received_at = int((benched_month().ends_at + timedelta(hours=1)).timestamp() * 1000)
     first = position.next_offset
     while batch := list(islice(values, _BATCH_RECORDS)):
-        messages = [Message(first + index, received_at, None, value) for index, value in enumerate(batch)]
-        items = prepare(spec, decode(spec, messages), snapshot)
-        yield PreparedBatch(position.id, first, first + len(items), items)
-        first += len(items)
+        records = len(batch)
+        messages = Messages(range(first, first + records), [received_at] * records, [None] * records, batch)
+        ordinary, items = prepare_batch(spec, read(spec, messages), snapshot)
+        yield PreparedBatch(position.id, first, first + records, items, ordinary)
+        first += records

@@ -11,7 +11,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
@@ -27,9 +27,10 @@ from attribution.number_columns import NumberColumns
 from deploy.bench.holdings import addresses, make_holdings, move, number_of
 from deploy.stack.postgres import EmbeddedPostgres
 from pipeline.database import connect, migrate
+from schemas.binary import Integers
 
 Figures = dict[str, float]
-Ask = Callable[[Sequence[str], Sequence[datetime]], Sequence[object]]
+Ask = Callable[[Sequence[str], Integers], Sequence[object]]
 
 _NUMBERS: Final = 9_000_000
 _NETWORKS: Final = 100_000
@@ -153,8 +154,7 @@ def _microseconds(ask: Ask, batch: Callable[[], Sequence[str]], batches: int = _
     taken = []
     for _ in range(batches):
         texts = batch()
-        seconds = spread.uniform(0, 28 * 86_400, len(texts)).tolist()
-        at = [_MONTH + timedelta(seconds=each) for each in seconds]
+        at = to_microseconds(_MONTH) + (spread.uniform(0, 28 * 86_400, len(texts)) * 1e6).astype(np.int64)
         started = time.process_time()
         found = ask(texts, at)
         taken.append((time.process_time() - started) / len(texts))

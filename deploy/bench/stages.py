@@ -15,20 +15,18 @@ from typing import Any, Final
 from attribution.attribute import InputRules, attribute_each
 from deploy.bench.rig import Rig
 from pipeline import worker
+from pipeline.batch_rows import sorted_out
 from pipeline.clock import utc_now
-from pipeline.prepare import InputSpec, Message, decode, prepare
+from pipeline.ordinary import Messages, OrdinaryUsage, decide, read
+from pipeline.prepare import InputSpec
 from pipeline.snapshot import Snapshots
-from pipeline.writing import sorted_out
 from rollup.ledger import sums_of
-from rollup.ledger_rows import content_ids
-from rollup.plausible import implausible
+from rollup.ledger_rows import content_columns, usage_columns
 from rollup.posting_store import ledger_rows
-from rollup.rate import rate
 from schemas.formats import Format
 from schemas.identity import record_digests
-from schemas.records import CallRecord
 
-_BATCH: Final = 4000
+_PIECES: Final = 8  # in a transaction
 _REPEATS: Final = 5
 
 
@@ -38,42 +36,41 @@ def stage_costs(values: Sequence[bytes], rig: Rig) -> dict[str, float]:
         snapshot = Snapshots(engine).refresh()
     rules = InputRules(sip_context=False, home_country="US", edge_addresses=frozenset())
     spec = InputSpec(1, "calls", Format(), rules, timedelta(minutes=5))
-    now, month = utc_now(), rig.period.first_day
-    messages = [Message(offset, now, None, value) for offset, value in enumerate(values)]
-    batches = [messages[first : first + _BATCH] for first in range(0, len(messages), _BATCH)]
+    now, month = int(utc_now().timestamp() * 1000), rig.period.first_day
+    pieces = [
+        Messages(range(first, first + len(piece)), [now] * len(piece), [None] * len(piece), piece)
+        for first in range(0, len(values), worker.piece_records)
+        for piece in [values[first : first + worker.piece_records]]
+    ]
     gc.collect()
     gc.freeze()
     gc.set_threshold(worker.collect_after_objects)  # as a worker does
 
-    decoded, decoding = _timed(lambda batch: decode(spec, batch), batches)
-    calls = [[what for _, what in batch if isinstance(what, CallRecord)] for batch in decoded]
-    attributed, attributing = _timed(lambda batch: attribute_each(batch, snapshot.directory, rules), calls)
-    terms = {account.id: snapshot.terms[account.id] for account in snapshot.directory.accounts()}
-    ours = terms[next(iter(terms))]
-    _, judging = _timed(
-        lambda batch: [
-            (implausible(each, ours, now, snapshot.oldest), rate(each, ours, snapshot.tariffs))
-            for each in batch
-        ],
-        calls,
-    )
+    told, decoding = _timed(lambda piece: read(spec, piece), pieces)
+    _, attributing = _timed(lambda piece: attribute_each(piece.calls, snapshot.directory, rules), told)
+    decided, deciding = _timed(lambda piece: decide(spec, piece, snapshot), told)
     _, identifying = _timed(
-        lambda batch: (record_digests((each.switch, each.id) for each in batch), content_ids(batch)), calls
+        lambda each: (
+            record_digests(zip(each.calls.switches, each.calls.ids, strict=True)),
+            content_columns(each.calls),
+        ),
+        decided,
     )
-    prepared, preparing = _timed(lambda batch: prepare(spec, batch, snapshot), decoded)
-    sorted_, sorting = _timed(lambda batch: sorted_out(batch, Counter()), prepared)
-    rows = [[rows.usage[identity] for identity in sorted(rows.usage)] for rows in sorted_]
-    _, ordering = _timed(lambda each: [each.usage[identity] for identity in sorted(each.usage)], sorted_)
-    _, writing = _timed(lambda batch: b"".join(ledger_rows(batch, {month: month})), rows)
-    _, adding = _timed(lambda batch: sums_of(batch, {month: month}), rows)
+    prepared, preparing = _timed(
+        lambda each: OrdinaryUsage(usage_columns(each.calls, each.decisions), each.messages), decided
+    )
+    together = [prepared[first : first + _PIECES] for first in range(0, len(prepared), _PIECES)]
+    batches, joining = _timed(OrdinaryUsage.joined, together)
+    sorted_, sorting = _timed(lambda batch: sorted_out([], batch, Counter()), batches)
+    _, writing = _timed(lambda rows: b"".join(ledger_rows(rows.usage, rows.order, {month: month})), sorted_)
+    _, adding = _timed(lambda rows: sums_of(rows.usage, rows.order, {month: month}), sorted_)
     gc.unfreeze()
-    del attributed
     stages = {
         "stage_decode": decoding,
         "stage_attribute": attributing,
-        "stage_class_and_cost": judging,
+        "stage_class_and_cost": deciding - attributing,
         "stage_identity": identifying,
-        "stage_rows": preparing - attributing - judging - identifying + sorting + ordering + writing,
+        "stage_rows": preparing - identifying + joining + sorting + writing,
         "stage_aggregates": adding,
     }
     scale = 1e6 / len(values)

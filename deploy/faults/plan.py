@@ -22,8 +22,8 @@ class Point(NamedTuple):
 
 POINTS: Final = (
     Point("finding its places", "pipeline.position_store", "ensure_position", after=True),
-    Point("after decode", "pipeline.worker", "decode", after=True),
-    Point("after attribution", "pipeline.worker", "prepare", after=True),
+    Point("after decode", "pipeline.worker", "read", after=True),
+    Point("after attribution", "pipeline.worker", "prepare_batch", after=True),
     Point("in the transaction, position moved", "rollup.posting_store", "move_position", after=True),
     Point("in the transaction, ledger written", "pipeline.writing", "_post_usage", after=True),
     Point("in the transaction, sums added", "rollup.posting_store", "add_usage", after=True),

@@ -7,6 +7,7 @@ come back as `Rejected` with a reason and a detail that a person understands.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from schemas.decoded import Decoded, Ignored, Rejected
 from schemas.plain import read_plainly
+from schemas.plain_events import PlainEnvelope, read_event_plainly
 from schemas.records import (
     CallRecord,
     CallRecordOnWire,
@@ -62,10 +64,12 @@ def decode_sip(value: bytes | None) -> Decoded:
     """Read one message of `sip.raw`; only an initial INVITE (no To tag) is an event that counts (A10)."""
     if value is None:
         return Ignored("tombstone")
-    try:
-        envelope = SipEnvelope.model_validate_json(value)
-    except ValidationError as error:
-        return Rejected(UNREADABLE, _explained(error))
+    envelope: SipEnvelope | PlainEnvelope | None = read_event_plainly(value)
+    if envelope is None:
+        try:
+            envelope = SipEnvelope.model_validate_json(value)
+        except ValidationError as error:
+            return Rejected(UNREADABLE, _explained(error))
     try:
         message = _message(envelope) if envelope.raw is None else read_sip_message(envelope.raw)
     except MalformedSipError as error:
@@ -73,7 +77,7 @@ def decode_sip(value: bytes | None) -> Decoded:
     return _event(envelope, message)
 
 
-def _event(envelope: SipEnvelope, message: SipMessage) -> Decoded:
+def _event(envelope: SipEnvelope | PlainEnvelope, message: SipMessage) -> Decoded:
     if message.method is None:
         return Ignored("sip_response")
     if message.method.upper() != "INVITE":
@@ -94,12 +98,12 @@ def _event(envelope: SipEnvelope, message: SipMessage) -> Decoded:
     )
 
 
-def _message(envelope: SipEnvelope) -> SipMessage:
+def _message(envelope: SipEnvelope | PlainEnvelope) -> SipMessage:
     if envelope.call_id is None or envelope.method is None:
         raise MalformedSipError("call_id and method are required where there is no raw message")
     values: list[str] = []
     for name, value in envelope.headers.items():
-        if name.strip().lower() == TENANT_HEADER:
+        if _is_tenant_header(name):
             values += [value] if isinstance(value, str) else value
     return SipMessage(
         method=envelope.method.strip(),
@@ -110,6 +114,12 @@ def _message(envelope: SipEnvelope) -> SipMessage:
     )
 
 
+@lru_cache(maxsize=4096)
+def _is_tenant_header(name: str) -> bool:
+    return name.strip().lower() == TENANT_HEADER
+
+
+@lru_cache(maxsize=4096)
 def _cseq(value: int | str | None) -> int:
     if isinstance(value, int):
         return value

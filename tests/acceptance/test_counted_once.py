@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import writing
 from pipeline.posting import LostPlaceError, PreparedBatch
 from tests.world import World, inbound, invite, outbound, utc
 
@@ -180,6 +181,22 @@ def test_a_worker_that_lost_its_place_writes_nothing(carrier: World) -> None:
     with pytest.raises(LostPlaceError):
         carrier.poster.post(PreparedBatch(position.id, 0, 5, []))
     assert carrier.outcomes() == {("posted", ""): 1}
+
+
+def test_a_batch_of_which_a_record_would_come_to_nothing_is_not_written(
+    carrier: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours must not lose a record silently: here holding it is forgotten."""
+    monkeypatch.setattr(writing, "_hold", lambda *_: None)
+    waits = outbound("b", None, OCTOBER, call_id="b@example.com")
+    with pytest.raises(writing.UncountedError, match="2 records came to 1"):
+        carrier.receive(inbound("a", NUMBER, OCTOBER), waits, at=LATER)
+    assert carrier.ledger() == []
+    [position] = carrier.query("select next_offset from stream_positions")
+    assert position.next_offset == 0
+    monkeypatch.undo()
+    counts = carrier.receive(inbound("a", NUMBER, OCTOBER), waits, at=LATER)
+    assert counts == {("posted", ""): 1, ("held", "sip_context"): 1}
 
 
 def test_a_record_that_the_database_refuses_is_found_and_kept_and_the_others_are_posted(

@@ -16,6 +16,7 @@ from attribution.assets import FOREVER, to_end, to_instant, to_microseconds
 from attribution.directory import Changes, Directory, IpAssignment, NumberAssignment, NumberOwner
 from attribution.number_columns import NumberColumns
 from schemas import network
+from schemas.binary import microseconds_each
 from tests.attribution.worlds import (
     ACCOUNTS,
     BEGINNING,
@@ -174,7 +175,7 @@ def test_a_batch_of_numbers_is_answered_like_each_alone(
         if in_columns
         else directory(*rows)
     )
-    together = world.numbers_in_force([which for which, _ in asked], [at for _, at in asked])
+    together = world.numbers_in_force([which for which, _ in asked], microseconds_each(at for _, at in asked))
     assert together == [whose(world.number_in_force(which, at)) for which, at in asked]
 
 
@@ -190,7 +191,9 @@ def test_a_batch_of_addresses_is_answered_like_each_alone_whatever_was_asked_bef
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spells, "spells_kept_max", room)
         for asked in batches:
-            together = world.ips_in_force([which for which, _ in asked], [at for _, at in asked])
+            together = world.ips_in_force(
+                [which for which, _ in asked], microseconds_each(at for _, at in asked)
+            )
             assert together == [world.ip_in_force(which, at) for which, at in asked]
 
 
@@ -214,7 +217,9 @@ def test_refreshing_step_by_step_is_loading_at_the_end(
     loaded = directory(*rows)
     alone = [loaded.number_in_force(which, at) for which, at in asked]
     assert [stepped.number_in_force(which, at) for which, at in asked] == alone
-    together = stepped.numbers_in_force([which for which, _ in asked], [at for _, at in asked])
+    together = stepped.numbers_in_force(
+        [which for which, _ in asked], microseconds_each(at for _, at in asked)
+    )
     assert together == [whose(each) for each in alone]
 
 
@@ -248,10 +253,10 @@ def test_an_address_asked_for_before_is_answered_anew_after_a_change() -> None:
     before = directory(wide, as_of=on(10))
     after = before.refreshed(Changes(ips=[narrow]), on(15))
     days, source = [on(9), on(11), on(12), on(14)], "192.0.2.1"
-    assert before.ips_in_force([source] * 4, days) == [wide] * 4
-    assert after.ips_in_force([source] * 4, days) == [wide, wide, narrow, narrow]
-    assert after.ips_in_force([source] * 2, days[2:]) == [narrow] * 2
-    assert before.ips_in_force([source], [on(9)]) == [wide]
+    assert before.ips_in_force([source] * 4, microseconds_each(days)) == [wide] * 4
+    assert after.ips_in_force([source] * 4, microseconds_each(days)) == [wide, wide, narrow, narrow]
+    assert after.ips_in_force([source] * 2, microseconds_each(days[2:])) == [narrow] * 2
+    assert before.ips_in_force([source], microseconds_each([on(9)])) == [wide]
 
 
 BATCHES = [
@@ -273,15 +278,20 @@ def test_a_batch_keeps_to_the_instants_at_which_an_assignment_begins_and_ends() 
     ips = directory(IpAssignment(1, network.network("192.0.2.0/24"), RESELLER, BIG, None, on(2), on(4)))
     for at in [*BATCHES, *BATCHES[::-1]]:
         expected = [on(2) <= instant < on(4) for instant in at]
-        assert [each is not None for each in numbers.numbers_in_force([NUMBERS[0]] * len(at), at)] == expected
-        assert [each is not None for each in ips.ips_in_force(["192.0.2.1"] * len(at), at)] == expected
+        assert [
+            each is not None
+            for each in numbers.numbers_in_force([NUMBERS[0]] * len(at), microseconds_each(at))
+        ] == expected
+        assert [
+            each is not None for each in ips.ips_in_force(["192.0.2.1"] * len(at), microseconds_each(at))
+        ] == expected
 
 
 def test_each_asset_of_a_batch_needs_its_instant() -> None:
     for ask in (directory().numbers_in_force, directory().ips_in_force):
-        assert ask([], []) == []
+        assert ask([], microseconds_each([])) == []
         with pytest.raises(ValueError, match="2 instants"):
-            ask(["192.0.2.1"], [on(1), on(2)])
+            ask(["192.0.2.1"], microseconds_each([on(1), on(2)]))
 
 
 def test_columns_in_any_order_make_the_same_directory() -> None:

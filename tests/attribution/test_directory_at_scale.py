@@ -21,6 +21,7 @@ from attribution.directory import Changes, Directory, IpAssignment, NumberAssign
 from attribution.number_columns import NumberColumns
 from attribution.number_table import NumberTable
 from deploy.bench.holdings import addresses, make_holdings, move, number_of
+from schemas.binary import microseconds_each
 from tests.attribution.stores import loaded
 from tests.attribution.worlds import BIG, END_OF_TIME, RESELLER, SMALL, directory, number, on
 
@@ -59,7 +60,7 @@ def slowly(lives: Histories, which: str, at: datetime) -> int | None:
 
 def found(world: Directory, asked: Sequence[tuple[str, datetime]]) -> list[int | None]:
     """Ids, alone and together, which must be the same."""
-    together = world.numbers_in_force([which for which, _ in asked], [at for _, at in asked])
+    together = world.numbers_in_force([which for which, _ in asked], microseconds_each(at for _, at in asked))
     alone = [world.number_in_force(which, at) for which, at in asked]
     facts = [each and (each.id, each.account_id, each.tenant_id) for each in together]
     assert facts == [each and (each.id, each.account_id, each.tenant_id) for each in alone]
@@ -157,7 +158,10 @@ def test_of_prefixes_of_every_length_the_longest_in_force_wins(data: st.DataObje
     sources = ["192.0.2.77", "192.0.2.76", "192.0.3.1", "2001:db8::77", "2001:db8::78", "2001:db9::1", "::1"]
     asked = [(chosen.choice(sources), on(1) + MINUTE * chosen.randrange(-5, 205)) for _ in range(200)]
     expected = [longest(rows, source, at) for source, at in asked]
-    assert world.ips_in_force([source for source, _ in asked], [at for _, at in asked]) == expected
+    assert (
+        world.ips_in_force([source for source, _ in asked], microseconds_each(at for _, at in asked))
+        == expected
+    )
     assert [world.ip_in_force(source, at) for source, at in asked] == expected
 
 
@@ -207,20 +211,25 @@ def test_a_large_directory_comes_out_of_the_database_whole_and_follows_its_chang
         if when < at:
             assert found(before, asked) == expected
     sources = addresses(500)
-    answers = after.ips_in_force(sources, [at] * 500)
-    assert answers == anew.ips_in_force(sources, [at] * 500)
+    answers = after.ips_in_force(sources, microseconds_each([at] * 500))
+    assert answers == anew.ips_in_force(sources, microseconds_each([at] * 500))
     assert [each.network.prefixlen for each in answers if each] == [24, 29, 32, 32] * 100 + [48] * 100
     moved = sources.index("10.0.3.9")
     assert [
-        each.tenant_id for each in (before.ips_in_force(sources, [at] * 500)[moved], answers[moved]) if each
+        each.tenant_id
+        for each in (before.ips_in_force(sources, microseconds_each([at] * 500))[moved], answers[moved])
+        if each
     ] == [4, None]
 
 
 def test_a_table_that_began_empty_answers_by_what_changed() -> None:
     empty = NumberTable.of(NumberColumns.of(()))
-    assert empty.in_force_each(["+12125550100", "911"], [on(1), on(2)]) == [None, None]
+    assert empty.in_force_each(["+12125550100", "911"], microseconds_each([on(1), on(2)])) == [None, None]
     held = empty.changed([number(1, "+12125550100", BIG, on(2))])
-    assert [each and each.id for each in held.in_force_each(["+12125550100"] * 2, [on(1), on(2)])] == [
+    assert [
+        each and each.id
+        for each in held.in_force_each(["+12125550100"] * 2, microseconds_each([on(1), on(2)]))
+    ] == [
         None,
         1,
     ]

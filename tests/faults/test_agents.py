@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +11,8 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from pipeline import worker
-from pipeline.prepare import Snapshot, prepare
+from pipeline.ordinary import prepare_batch
+from pipeline.prepare import Snapshot
 from pipeline.settings import Settings
 from tests.acceptance.test_workers import NUMBER, OCTOBER, Carrier, wait_until
 from tests.faults.running import running_worker
@@ -44,13 +44,13 @@ def test_an_exception_while_preparing_the_last_batch_is_told_and_tried_again(
 ) -> None:
     left = [3]
 
-    def failing(spec: Any, decoded: Iterable[Any], snapshot: Snapshot) -> Any:
+    def failing(spec: Any, told: Any, snapshot: Snapshot) -> Any:
         if left[0]:
             left[0] -= 1
             raise ZeroDivisionError("a defect of ours")
-        return prepare(spec, decoded, snapshot)
+        return prepare_batch(spec, told, snapshot)
 
-    monkeypatch.setattr(worker, "prepare", failing)
+    monkeypatch.setattr(worker, "prepare_batch", failing)
     carrier.produce("calls", inbound("only", NUMBER, OCTOBER))  # nothing comes after it
     with capture_logs() as said, running_worker(settings_of(carrier), carrier.world.engine):
         wait_until(lambda: len(carrier.world.ledger()) == 1)

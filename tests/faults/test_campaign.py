@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,12 +11,13 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.faults.audit import Event, Found, audit
 from deploy.faults.audit_store import MonthSum, Row
-from deploy.faults.plan import POINTS, months_closed, plan
+from deploy.faults.plan import POINTS, Point, months_closed, plan
 from deploy.faults.traffic import Traffic, Usage
 from schemas.periods import Period
 
@@ -99,6 +101,15 @@ def test_the_audit_finds_a_month_told_before_its_last_statement_was_first_heard(
         )
         findings = audit({"a": NOBODYS}, Counter(), [], found).findings
         assert ("a was told of 2026-10 before its last statement" in findings) == early
+
+
+@pytest.mark.parametrize("point", POINTS, ids=[point.name for point in POINTS])
+def test_each_named_point_is_a_function_of_the_product(point: Point) -> None:
+    """Names are looked up in the workers only, where one that is gone ends them before they begin."""
+    found: Any = importlib.import_module(point.module)
+    for name in point.function.split("."):
+        found = getattr(found, name)
+    assert callable(found)
 
 
 @pytest.mark.slow

@@ -1,0 +1,208 @@
+"""The quick lane: ordinary calls by the batch, column by column; all but a few records are such.
+
+Ordinary is a complete call that is written plainly in the canonical form, whose owner is known, and of which no rule has
+anything to say. It comes to what pipeline/prepare.py makes of it alone; every other message is left to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import repeat
+from typing import Final, NamedTuple, Protocol, cast
+
+import numpy as np
+
+from attribution.attribute import attribute_each
+from pipeline.prepare import InputSpec, Item, Message, Snapshot, decode, kafka_instant, latest_start, prepare
+from rollup.classify import CLASSES, short_duration_seconds_limit
+from rollup.ledger import Standing, UsageColumns
+from rollup.ledger_rows import PAYERS, Decisions, usage_columns
+from rollup.plausible import ordinary
+from rollup.terms import AccountTerms
+from schemas.binary import EPOCH, NEVER, Integers, instant_of
+from schemas.columns import CallColumns, rows_at, rows_joined
+from schemas.decoded import Decoded, Rejected
+from schemas.plain import complete_calls
+
+_EPOCH_MILLISECONDS: Final = int(EPOCH.timestamp() * 1000)
+_short_millionths: Final = short_duration_seconds_limit * 10**6
+
+
+class Record(Protocol):
+    """A Kafka record as aiokafka reads it; `timestamp` is in milliseconds since 1970."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Messages(NamedTuple):
+    """Kafka records by column; `timestamps` in milliseconds since 1970."""
+
+    offsets: Sequence[int]
+    timestamps: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Messages:
+        """The columns of some records, in their order."""
+        return cls(
+            [each.offset for each in records],
+            [each.timestamp for each in records],
+            [each.key for each in records],
+            [each.value for each in records],
+        )
+
+    def message(self, place: int) -> Message:
+        """One record."""
+        return Message(
+            self.offsets[place], kafka_instant(self.timestamps[place]), self.keys[place], self.values[place]
+        )
+
+    @property
+    def received(self) -> Integers:
+        """The timestamps in microseconds since `schemas.binary.EPOCH`."""
+        return (np.array(self.timestamps, dtype=np.int64) - _EPOCH_MILLISECONDS) * 1000
+
+
+class OrdinaryUsage(NamedTuple):
+    """Ordinary calls as rows of the ledger, and the message of each."""
+
+    usage: UsageColumns
+    messages: Messages
+
+    @classmethod
+    def joined(cls, parts: Sequence[OrdinaryUsage]) -> OrdinaryUsage:
+        """Consecutive parts as one."""
+        return cls(
+            rows_joined([each.usage for each in parts]), rows_joined([each.messages for each in parts])
+        )
+
+    def at(self, places: Sequence[int]) -> OrdinaryUsage:
+        """Some of the calls."""
+        return OrdinaryUsage(rows_at(self.usage, places), rows_at(self.messages, places))
+
+
+NOTHING_ORDINARY: Final = OrdinaryUsage(UsageColumns.of(()), Messages((), (), (), ()))
+
+
+class Read(NamedTuple):
+    """What messages say: `calls`, which may be ordinary, with the message of each, and all `others` one by one."""
+
+    calls: CallColumns
+    messages: Messages
+    others: Sequence[tuple[Message, Decoded]]
+
+    @property
+    def records(self) -> int:
+        """How many records it is."""
+        return self.calls.records + len(self.others)
+
+    @property
+    def unreadable(self) -> int:
+        """How many of them cannot be read."""
+        return sum(isinstance(what, Rejected) for _, what in self.others)
+
+    @property
+    def latest_start(self) -> datetime | None:
+        """When the latest record started: a snapshot older than that must be refreshed first (A7)."""
+        started = [
+            latest_start(self.others),
+            instant_of(int(self.calls.started.max())) if self.calls.records else None,
+        ]
+        return max((each for each in started if each is not None), default=None)
+
+
+def read(spec: InputSpec, messages: Messages) -> Read:
+    """Read messages; nothing raises, whatever the bytes."""
+    if spec.kind == "calls" and spec.format.name == "canonical":
+        places, calls = complete_calls(messages.values)
+    else:
+        places, calls = [], CallColumns.of(())
+    all_taken = len(places) == len(messages.values)
+    left = [] if all_taken else sorted(set(range(len(messages.values))).difference(places))
+    others = decode(spec, map(messages.message, left))
+    return Read(calls, rows_at(messages, places) if left else messages, others)
+
+
+class Decided(NamedTuple):
+    """Ordinary calls with all that was decided about them, and the places of those that are not ordinary."""
+
+    calls: CallColumns
+    messages: Messages
+    decisions: Decisions
+    left: Sequence[int]
+
+
+def prepare_batch(spec: InputSpec, told: Read, snapshot: Snapshot) -> tuple[OrdinaryUsage, list[Item]]:
+    """What is to be written about each message: for ordinary calls by column, for all others one by one."""
+    if not told.calls.records:
+        return NOTHING_ORDINARY, prepare(spec, told.others, snapshot)
+    decided = decide(spec, told, snapshot)
+    others = told.others
+    if decided.left:
+        alone = decode(spec, map(told.messages.message, decided.left))
+        others = sorted([*others, *alone], key=_in_order)
+    ordinary_usage = OrdinaryUsage(usage_columns(decided.calls, decided.decisions), decided.messages)
+    return ordinary_usage, prepare(spec, others, snapshot)
+
+
+def _in_order(told: tuple[Message, Decoded]) -> tuple[int, int]:
+    return told[0].offset, told[0].ordinal
+
+
+def decide(spec: InputSpec, told: Read, snapshot: Snapshot) -> Decided:
+    """Which calls are ordinary, and whose they are and what they cost."""
+    calls, messages = told.calls, told.messages
+    attributions = attribute_each(calls, snapshot.directory, spec.rules)
+    terms = [None if each.account_id is None else snapshot.terms[each.account_id] for each in attributions]
+    owned = [
+        each is not None and each.currency == currency
+        for each, currency in zip(terms, calls.currencies, strict=True)
+    ]
+    fits = ordinary(calls, messages.received, snapshot.oldest) & np.array(owned, dtype=np.bool_)
+    places, left = np.flatnonzero(fits).tolist(), np.flatnonzero(~fits).tolist()
+    if left:
+        calls, messages = rows_at(calls, places), rows_at(messages, places)
+    # owned, so neither held nor without terms
+    standings = cast("list[Standing]", [attributions[place] for place in places])
+    owners = cast("list[AccountTerms]", [terms[place] for place in places])
+    return Decided(calls, messages, _decisions(spec, calls, messages, standings, owners), left)
+
+
+def _decisions(
+    spec: InputSpec,
+    calls: CallColumns,
+    messages: Messages,
+    standings: Sequence[Standing],
+    owners: Sequence[AccountTerms],
+) -> Decisions:
+    """Class, quantities and cost as the switch sent them, which is what `rollup.rate` says of a call that is complete."""
+    seconds = np.array([each.millionths for each in calls.answered_seconds], dtype=np.int64)
+    homes = [each.home_country for each in owners]
+    classes = CLASSES.each(
+        zip(
+            calls.services,
+            calls.directions,
+            calls.to_numbers,
+            ((seconds > 0) & (seconds < _short_millionths)).tolist(),
+            homes,
+            [each.domestic_regions for each in owners],
+            strict=True,
+        )
+    )
+    slugs = [each.slug for each in classes]
+    return Decisions(
+        payers=PAYERS.each(zip(standings, slugs, repeat(None), cast("Sequence[str]", calls.currencies))),
+        home_countries=homes,
+        answered=((calls.answered != NEVER) | (seconds > 0)).tolist(),
+        answered_millionths=seconds,
+        billed_seconds=np.array(calls.billed_seconds, dtype=np.int64),
+        cost_millionths=np.array([each.millionths for each in calls.costs], dtype=np.int64),
+        received=messages.received,
+        position_ids=np.full(calls.records, spec.position_id, dtype=np.int64),
+        kafka_offsets=np.array(messages.offsets, dtype=np.int64),
+    )
