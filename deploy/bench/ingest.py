@@ -28,7 +28,7 @@ from deploy.bench.world import call_records
 
 _TENANTS: Final = 1000
 _WORKERS: Final = 2
-_RECORDS: Final = 400_000
+_RECORDS: Final = 1_000_000
 _STOCK_RECORDS: Final = 2_000
 _REPEATS: Final = 5
 _RESENT_SHARE: Final = 0.01

@@ -23,8 +23,8 @@ from deploy.stack.child import Child
 _TENANTS: Final = 1000
 _FEW: Final = 100
 _MANY: Final = 10_000
-_RECORDS: Final = 300_000
-_BACKLOG_COPIES: Final = 17  # 5.1 million records
+_RECORDS: Final = 1_000_000
+_BACKLOG_COPIES: Final = 5  # 5 million records
 _MILLION: Final = 1_000_000
 _STEADY_SECONDS: Final = 20
 _LONE_RECORDS: Final = 20

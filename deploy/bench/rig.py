@@ -49,7 +49,7 @@ class Run:
     @property
     def records_per_second(self) -> float:
         """The rate while all were at work: the workers' joining and the last partitions' running out are left out."""
-        window = [each for each in self.samples if self.records * 0.1 <= each.records <= self.records * 0.9]
+        window = [each for each in self.samples if self.records * 0.25 <= each.records <= self.records * 0.9]
         first, last = window[0], window[-1]
         return (last.records - first.records) / (last.at - first.at)
 
