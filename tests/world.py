@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Engine, text
@@ -24,6 +24,7 @@ from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
 from schemas.periods import Period
 
+_KAFKA_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LONG_AGO: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -266,10 +267,10 @@ def _bytes(value: dict[str, Any] | bytes | None) -> bytes | None:
 
 
 def columns_of(messages: Sequence[Message]) -> Messages:
-    """Messages by column, as the worker has them."""
+    """Messages by column, as the worker has them: Kafka's instants have no microseconds."""
     return Messages(
         [each.offset for each in messages],
-        [round(each.received_at.timestamp() * 1000) for each in messages],
+        [(each.received_at - _KAFKA_EPOCH) // timedelta(milliseconds=1) for each in messages],
         [each.key for each in messages],
         [each.value for each in messages],
     )
