@@ -182,7 +182,7 @@ def partition_states(connection: Connection, topics: Sequence[str]) -> list[Part
     rows = connection.execute(
         text(
             "select topic, partition, next_offset, read_through_at, gap_records + ("
-            "select coalesce(sum(f.gap_records), 0) from stream_positions f "
+            "select coalesce(sum(f.gap_records), 0)::bigint from stream_positions f "
             "where f.topic = p.topic and f.former_partition = p.partition) as gap_records from stream_positions p "
             "where topic = any(:topics) and partition >= 0 order by topic, partition"
         ),

@@ -281,6 +281,18 @@ def test_records_that_kafka_dropped_stay_told(world: World) -> None:
     assert found["offset_gap_records_total"] == {("calls.raw", "0"): 12}
 
 
+def test_what_is_read_can_be_told_of_partitions_that_were_read_and_of_those_that_were_not(
+    world: World,
+) -> None:
+    world.receive(inbound("a", NUMBER, OCTOBER), at=RECEIVED)
+    samples = lag_watch(world, Logs(p0=1, p1=1), Clock(), 0, 1).read()
+    assert {type(sample.value) for sample in samples} <= {int, float}
+    assert {family.name for family in families(samples)} >= {
+        "tenant_billing_lag_records",
+        "tenant_billing_offset_gap_records",
+    }
+
+
 def test_a_reading_that_fails_is_told_and_takes_no_other_with_it() -> None:
     clock, calls = Clock(), []
 
