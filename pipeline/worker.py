@@ -45,6 +45,7 @@ _transaction_records_max: Final = 16_000
 _gather_seconds_max: Final = 2.0
 _gather_look_seconds: Final = 0.02
 _rest_seconds: Final = 0.1
+_rest_seconds_max: Final = 1.0
 _switch_seconds: Final = 0.001
 _transactions_at_once_max: Final = 3
 collect_after_objects: Final = 200_000
@@ -193,9 +194,12 @@ class Ingest:
             await asyncio.sleep(_gather_look_seconds)
 
     def _rest(self, tp: TP, began: float) -> None:
-        """A lane rests as long as it wrote: the busier the database, the larger are transactions, and the cheaper."""
+        """A lane rests as long as it wrote: the busier the database, the larger are transactions, and the cheaper.
+
+        But not as long as an outage lasted that it had to wait for.
+        """
         now = asyncio.get_running_loop().time()
-        self._rested_at[tp] = max(began + _rest_seconds, now + (now - began))
+        self._rested_at[tp] = max(began + _rest_seconds, now + min(now - began, _rest_seconds_max))
 
     def _take(self, lane: deque[_Prepared]) -> list[_Prepared]:
         """The batches of a lane's next transaction."""

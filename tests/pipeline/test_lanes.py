@@ -95,6 +95,16 @@ def test_without_a_backlog_a_lane_writes_ten_times_a_second_at_most() -> None:
     assert min(pauses) > 0.08
 
 
+def test_after_a_long_wait_for_the_database_a_lane_goes_on_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_rest_seconds_max", 0.1)
+    posting = Posting(1.0)
+
+    asyncio.run(ingested(posting, batches(30, 2, behind=0), every_seconds=0.05))
+
+    assert len(posting.began) >= 2
+    assert posting.began[1] - posting.began[0] < 1.5
+
+
 def test_with_a_backlog_a_transaction_gathers_many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_transaction_records_max", 400)
     posting = Posting(0.0)
