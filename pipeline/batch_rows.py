@@ -49,9 +49,9 @@ class BatchRows:
         contexts: Sequence[SipContextRow],
     ) -> None:
         self.ordinary, self.alone, self.unposted = ordinary, alone, unposted
-        self.usage, beside = ordinary.usage, UsageColumns.of([row for row, _ in alone])
+        self.usage = ordinary.usage
         if alone:
-            self.usage = rows_joined([self.usage, beside])
+            self.usage = rows_joined([ordinary.usage, UsageColumns.of([row for row, _ in alone])])
         self.identities = np.append(
             self.usage.identities, np.array([told.row.identity for told in unposted], dtype=IDENTITY_BYTES)
         )
@@ -68,7 +68,7 @@ class BatchRows:
 
     def _repeats(self, alike: Iterable[int]) -> dict[int, int]:
         """Of records that may have one identity, those that came later under one, with the first of it."""
-        received = {place: self.told(place).message for place in alike}
+        received = {place: self._message(place) for place in alike}
         firsts: dict[Identity, int] = {}
         repeats = {}
         for place in sorted(received, key=lambda each: (received[each].offset, received[each].ordinal)):
@@ -90,12 +90,17 @@ class BatchRows:
 
     def told(self, place: int) -> Told:
         """The record of a place, and its message."""
+        if place < self.usage.records:
+            return Told(self.usage.row(place), self._message(place))
+        return self.unposted[place - self.usage.records]
+
+    def _message(self, place: int) -> Message:
         beside = place - self.ordinary.usage.records
         if beside < 0:
-            return Told(self.usage.row(place), self.ordinary.messages.message(place))
+            return self.ordinary.messages.message(place)
         if beside < len(self.alone):
-            return Told(*self.alone[beside])
-        return self.unposted[place - self.usage.records]
+            return self.alone[beside][1]
+        return self.unposted[place - self.usage.records].message
 
     def to_post(self) -> Integers:
         """The places of usage that is to be posted still, by identity."""

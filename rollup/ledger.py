@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.amounts import from_millionths
-from schemas.binary import Integers, day_number, day_of, instant_of, microseconds_each
+from schemas.binary import DAY_MICROSECONDS, Integers, day_number, day_of, instant_of, microseconds_each
 
 _MIDNIGHT_MARGIN: Final = timedelta(minutes=5)
 MIDNIGHT_HOURS: Final = frozenset({0, 23})
@@ -146,12 +146,12 @@ class UsageColumns(NamedTuple):
 identity_bytes: Final = 20
 IDENTITY_BYTES: Final = np.dtype("V20")
 CONTENT_BYTES: Final = np.dtype("V16")
+IDENTITY_FIELDS: Final = np.dtype([("date", ">i4"), ("key", "V16")])
 _ORDERED: Final = np.dtype([("date", ">i4"), ("key", ">u8"), ("rest", "V8")])  # of an identity
 _IDENTITY: Final = Struct(">i16s").pack
 _DATE: Final = Struct(">i").unpack_from
 _EPOCH: Final = np.datetime64("2000-01-01", "us")
 _INTEGERS_END: Final = 2**63
-_DAY_MICROSECONDS: Final = 86_400_000_000
 
 
 def identity_of(started_date: date, key: bytes) -> Identity:
@@ -220,9 +220,7 @@ def nearby_midnight(started_at: datetime) -> date | None:
 def nearby_midnights(started: Integers) -> NDArray[np.bool_]:
     """For which instants `nearby_midnight` finds one."""
     margin = _MIDNIGHT_MARGIN // timedelta(microseconds=1)
-    near: NDArray[np.bool_] = (started + margin) // _DAY_MICROSECONDS != (
-        started - margin
-    ) // _DAY_MICROSECONDS
+    near: NDArray[np.bool_] = (started + margin) // DAY_MICROSECONDS != (started - margin) // DAY_MICROSECONDS
     return near
 
 

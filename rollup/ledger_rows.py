@@ -13,10 +13,19 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from rollup.ledger import CONTENT_BYTES, IDENTITY_BYTES, Payer, Standing, UsageColumns, UsageRow
+from rollup.ledger import (
+    CONTENT_BYTES,
+    IDENTITY_BYTES,
+    IDENTITY_FIELDS,
+    Payer,
+    Standing,
+    UsageColumns,
+    UsageRow,
+)
 from rollup.rate import Rated
 from schemas.amounts import amount_of
 from schemas.binary import (
+    DAY_MICROSECONDS,
     Integers,
     as_bytes,
     binary_address,
@@ -45,8 +54,6 @@ LEDGER_COLUMNS: Final = (
     *("answered", "answered_seconds", "billed_seconds", "cost"),
     *("received_at", "position_id", "kafka_offset"),
 )
-_DAY_MICROSECONDS: Final = 86_400_000_000
-_IDENTITY: Final = np.dtype([("date", ">i4"), ("key", "V16")])
 # Columns of a fixed width, each with its length before it.
 _HEAD: Final = np.dtype(
     [
@@ -129,7 +136,7 @@ def usage_rows(usages: Sequence[Usage]) -> list[UsageRow]:
 
 def usage_columns(calls: CallColumns, decisions: Decisions) -> UsageColumns:
     """The ledger rows of calls whose tenant and cost are decided."""
-    parts, days = _parts(calls), calls.started // _DAY_MICROSECONDS
+    parts, days = _parts(calls), calls.started // DAY_MICROSECONDS
     keys = record_digests(zip(calls.switches, calls.ids, strict=True))
     contents = np.frombuffer(b"".join(_contents(calls, parts)), dtype=CONTENT_BYTES)
     head = np.empty(calls.records, dtype=_HEAD)
@@ -152,7 +159,7 @@ def usage_columns(calls: CallColumns, decisions: Decisions) -> UsageColumns:
         strict=True,
     )
     return UsageColumns(
-        head[["date", "key"]].astype(_IDENTITY).view(IDENTITY_BYTES),
+        head[["date", "key"]].astype(IDENTITY_FIELDS).view(IDENTITY_BYTES),
         contents,
         [each for each, _ in decisions.payers],
         np.array(decisions.answered, dtype=np.bool_),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, text
 
 from rollup.ledger import (
+    IDENTITY_FIELDS,
     MIDNIGHT_HOURS,
     Identity,
     date_of,
@@ -25,7 +26,6 @@ from schemas.bulk import copy_binary
 NOTHING: Final = 0
 SAME: Final = 1
 OTHER: Final = 2
-_IDENTITY: Final = np.dtype([("date", ">i4"), ("key", "V16")])
 _ASKED: Final = np.dtype(
     [
         *(("fields", ">i2"), ("place_length", ">i4"), ("place", ">i4")),
@@ -62,7 +62,7 @@ def standing(
     rows["fields"], rows["place_length"], rows["date_length"] = 4, 4, 4
     rows["key_length"], rows["content_length"] = 16, 16
     rows["place"] = np.arange(len(identities))
-    parts = identities.view(_IDENTITY)
+    parts = identities.view(IDENTITY_FIELDS)
     rows["date"], rows["key"], rows["content"] = parts["date"], parts["key"], contents
     copy_binary(connection, "asked", ("place", "started_date", "key", "content"), [rows.tobytes()])
     dates = parts["date"].astype(np.int64)

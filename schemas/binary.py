@@ -19,7 +19,7 @@ EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # what Postgres counts dates an
 Integers = NDArray[np.int64]
 NEVER: Final = -(2**63)  # in a column of instants: there is none
 _FIRST_DAY: Final = EPOCH.date().toordinal()
-_DAY_MICROSECONDS: Final = 86_400_000_000
+DAY_MICROSECONDS: Final = 86_400_000_000
 _SECOND_MICROSECONDS: Final = 1_000_000
 
 BINARY_NULL: Final = b"\xff\xff\xff\xff"
@@ -129,7 +129,7 @@ def day_of(number: int) -> date:
 def microseconds(instant: datetime) -> int:
     """An aware instant as Postgres counts it: microseconds since 2000-01-01 UTC; exact."""
     since = instant - EPOCH
-    return since.days * _DAY_MICROSECONDS + since.seconds * _SECOND_MICROSECONDS + since.microseconds
+    return since.days * DAY_MICROSECONDS + since.seconds * _SECOND_MICROSECONDS + since.microseconds
 
 
 def microseconds_each(instants: Iterable[datetime | None]) -> Integers:
