@@ -7,21 +7,24 @@ and the SIP events, never on when it is asked (A1-A7, A10).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
 
 from attribution.assets import to_instant, to_microseconds
 from attribution.context import counting_events, sources
-from attribution.directory import Directory, IpAssignment, NumberOwner
+from attribution.directory import Directory, IpAssignment, NumberOwners
+from schemas.binary import NEVER, Integers, number_of, numbers
 from schemas.columns import CallColumns
+from schemas.memo import Memo
 from schemas.network import Address
 from schemas.numbers import dialled_each
 from schemas.records import CallRecord, SipEvent
+from schemas.standings import Grounds, Standings
 
 Rule = Literal["A2", "A3", "A4", "A5", "A6"]
 Reason = Literal[
@@ -100,32 +103,66 @@ class Held:
 
 
 Attribution = Attributed | Unattributed | Held
+_BY_NUMBER: Final = Grounds("A2")
+_WITHOUT_TENANT: Final = Grounds("A6", "number_without_tenant")
+_NOT_ASSIGNED: Final = Grounds("A6", "number_not_assigned")
+_NOBODYS: Final = Unattributed("ip_not_assigned", None, "A6")
+
+
+def _ground(told: tuple[Rule, Reason | None, str | None]) -> Grounds:
+    return Grounds(*told)
+
+
+_GROUNDS: Final = Memo(_ground, 4096)
 _CLOCK_AHEAD: Final = Held("clock_ahead")
 _IN_CONTEXT: Final = Held("sip_context")
 
 
+class Attributions(NamedTuple):
+    """What was decided of each record of a batch.
+
+    `standings`: whose they are. By their place: `held`, what waits; `near_matches`, the Account ID that an unknown header
+    probably meant.
+    """
+
+    standings: Standings
+    held: Mapping[int, Held]
+    near_matches: Mapping[int, str]
+
+    def at(self, place: int) -> Attribution:
+        """What was decided of one record."""
+        if place in self.held:
+            return self.held[place]
+        account_id, tenant_id, assignment_id = [number_of(column[place]) for column in self.standings[:3]]
+        grounds = self.standings.grounds[place]
+        if account_id is not None and tenant_id is not None and assignment_id is not None:
+            return Attributed(account_id, tenant_id, grounds.rule, assignment_id, grounds.header_ignored)
+        reason = cast("Reason", grounds.reason)
+        return Unattributed(reason, account_id, grounds.rule, assignment_id, self.near_matches.get(place))
+
+
 def attribute(record: CallRecord, directory: Directory, rules: InputRules) -> Attribution:
     """Decide the tenant of a record from the record alone, or hold it for its SIP events or its instant."""
-    return attribute_each(CallColumns.of((record,)), directory, rules)[0]
+    return attribute_each(CallColumns.of((record,)), directory, rules).at(0)
 
 
-def attribute_each(calls: CallColumns, directory: Directory, rules: InputRules) -> list[Attribution]:
+def attribute_each(calls: CallColumns, directory: Directory, rules: InputRules) -> Attributions:
     """`attribute` for each record of a batch; the directory is asked about all of them at once."""
     inbound = np.array([each == "inbound" for each in calls.directions], dtype=np.bool_)
-    called, sent = np.flatnonzero(inbound).tolist(), np.flatnonzero(~inbound).tolist()
-    decided: list[Attribution] = [_CLOCK_AHEAD] * len(inbound)
-    started = calls.started.tolist()
-    for place, owner in zip(called, _called_owners(calls, called, directory, rules), strict=True):
-        decided[place] = _by_called_number(owner)
-    for place, source in zip(sent, _sources(calls, sent, directory), strict=True):
-        name = _name(calls.names[place])
-        if _needs_context(rules, calls.call_ids[place], source, name):
-            decided[place] = _IN_CONTEXT
-        else:
-            decided[place] = _by_source(directory, source, name, started[place])
+    called, sent = np.flatnonzero(inbound), np.flatnonzero(~inbound)
+    standings = Standings.nobodys(calls.records)
+    _by_called_number(standings, called, _called_owners(calls, called, directory, rules))
+    decided = _by_sources(calls, sent.tolist(), directory, rules)
+    _take(standings, sent, decided)
+    held = {place: each for place, each in zip(sent.tolist(), decided, strict=True) if isinstance(each, Held)}
+    near = {
+        place: each.near_match
+        for place, each in zip(sent.tolist(), decided, strict=True)
+        if isinstance(each, Unattributed) and each.near_match is not None
+    }
     for place in np.flatnonzero(calls.started > to_microseconds(directory.as_of)).tolist():
-        decided[place] = _CLOCK_AHEAD
-    return decided
+        held[place] = _CLOCK_AHEAD
+    return Attributions(standings, held, near)
 
 
 def attribute_in_context(
@@ -154,20 +191,53 @@ def attribute_in_context(
 
 
 def _called_owners(
-    calls: CallColumns, places: Sequence[int], directory: Directory, rules: InputRules
-) -> list[NumberOwner | None]:
+    calls: CallColumns, places: Integers, directory: Directory, rules: InputRules
+) -> NumberOwners:
     """Whose the called numbers of some calls are."""
-    numbers = dialled_each([calls.to_numbers[place] for place in places], [rules.home_country] * len(places))
-    return directory.numbers_in_force([each or "" for each in numbers], calls.started[places])
+    called = [calls.to_numbers[place] for place in places.tolist()]
+    dialled = dialled_each(called, [rules.home_country] * len(called))
+    return directory.numbers_in_force([each or "" for each in dialled], calls.started[places])
 
 
-def _by_called_number(owner: NumberOwner | None) -> Attribution:
+def _by_called_number(standings: Standings, places: Integers, owners: NumberOwners) -> None:
     """Inbound: the tenant of the called number, wherever the call was routed (A2)."""
-    if owner is None:
-        return Unattributed("number_not_assigned", None, "A6")
-    if owner.tenant_id is None:
-        return Unattributed("number_without_tenant", owner.account_id, "A6", owner.id)
-    return Attributed(owner.account_id, owner.tenant_id, "A2", owner.id)
+    standings.account_ids[places] = owners.account_ids
+    standings.tenant_ids[places] = owners.tenant_ids
+    standings.assignment_ids[places] = owners.ids
+    standings.grounds[places] = _BY_NUMBER
+    standings.grounds[places[owners.tenant_ids == NEVER]] = _WITHOUT_TENANT
+    standings.grounds[places[owners.ids == NEVER]] = _NOT_ASSIGNED
+
+
+def _by_sources(
+    calls: CallColumns, places: Sequence[int], directory: Directory, rules: InputRules
+) -> list[Attribution]:
+    """Outbound: by the source, and by the name in the header."""
+    decided: list[Attribution] = []
+    unnamed: dict[int, Attribution] = {}  # where there is no header, the source decides at any instant
+    instants = calls.started[places].tolist()
+    for place, source, at in zip(places, _sources(calls, places, directory), instants, strict=True):
+        header = calls.names[place]
+        known = unnamed.get(id(source)) if header is None and not rules.sip_context else None
+        if known is None:
+            name = _name(header)
+            if _needs_context(rules, calls.call_ids[place], source, name):
+                known = _IN_CONTEXT
+            else:
+                known = _by_source(directory, source, name, at)
+            if header is None:
+                unnamed[id(source)] = known
+        decided.append(known)
+    return decided
+
+
+def _take(standings: Standings, places: Integers, decided: Sequence[Attribution]) -> None:
+    """Lay what was decided one by one into columns; what is held is nobody's there."""
+    told = [_NOBODYS if isinstance(each, Held) else each for each in decided]
+    standings.account_ids[places] = numbers([each.account_id for each in told])
+    standings.tenant_ids[places] = numbers([each.tenant_id for each in told])
+    standings.assignment_ids[places] = numbers([each.assignment_id for each in told])
+    standings.grounds[places] = _GROUNDS.each((each.rule, each.reason, each.header_ignored) for each in told)
 
 
 def _sources(calls: CallColumns, places: Sequence[int], directory: Directory) -> list[Source]:

@@ -12,12 +12,12 @@ from datetime import datetime
 
 from attribution.assets import Account, IpAssignment, NumberAssignment, Tenant, to_microseconds
 from attribution.network_table import NetworkTable
-from attribution.number_columns import NumberColumns, NumberOwner
+from attribution.number_columns import NumberColumns, NumberOwners
 from attribution.number_table import NumberTable
 from schemas.binary import Integers
 from schemas.network import Address, parsed
 
-__all__ = ["Account", "Changes", "Directory", "IpAssignment", "NumberAssignment", "NumberOwner", "Tenant"]
+__all__ = ["Account", "Changes", "Directory", "IpAssignment", "NumberAssignment", "NumberOwners", "Tenant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Directory:
         """The longest prefix of the address among the assignments in force at the instant (A3)."""
         return self._networks.in_force(parsed(address), to_microseconds(at))
 
-    def numbers_in_force(self, numbers: Sequence[str], at: Integers) -> list[NumberOwner | None]:
+    def numbers_in_force(self, numbers: Sequence[str], at: Integers) -> NumberOwners:
         """Whose each E.164 number is at its instant (microseconds), as `number_in_force` says; quick for thousands.
 
         Raises:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Final, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ from attribution.assets import (
     to_instant,
     to_microseconds,
 )
-from schemas.binary import Integers
+from schemas.binary import NEVER, Integers
 
 assignments_kept_max: Final = 65_536
 block_rows: Final = (
@@ -31,12 +30,12 @@ block_rows: Final = (
 _NO_TENANT: Final = 0
 
 
-class NumberOwner(msgspec.Struct, frozen=True, gc=False):
-    """Whose a number is: what attribution needs of an assignment, under the same names, and quickly made."""
+class NumberOwners(NamedTuple):
+    """Whose each number is, by its assignment's id: `NEVER` where it is nobody's, or no tenant's."""
 
-    id: int
-    account_id: int
-    tenant_id: int | None
+    ids: Integers
+    account_ids: Integers
+    tenant_ids: Integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,20 +164,20 @@ class SortedNumbers:
         found: NDArray[np.bool_] = self.columns.numbers.take(self._newest_rows(digits)) == digits
         return found
 
-    def newest_owners(self, digits: Integers, at: Integers) -> tuple[list[NumberOwner | None], list[int]]:
+    def newest_owners(self, digits: Integers, at: Integers) -> tuple[NumberOwners, Integers]:
         """Whose each number is by its newest row, and the positions of those asked for before that was made."""
         if not len(self):
-            return [None] * len(digits), []
+            return NumberOwners(*np.full((3, len(digits)), NEVER)), np.arange(0)
         rows = self._newest_rows(digits)
-        number, made, ended, *owner = [column.take(rows) for column in self.columns.each()]
+        number, made, ended, ids, accounts, tenants = [column.take(rows) for column in self.columns.each()]
         known = number == digits
         holds = known & (made <= at) & (at < ended)
-        facts = zip(holds.tolist(), *[each.tolist() for each in owner], strict=True)
-        owners = [
-            NumberOwner(id_, account, tenant or None) if held else None
-            for held, id_, account, tenant in facts
-        ]
-        return owners, np.flatnonzero(known & (at < made)).tolist()
+        owners = NumberOwners(
+            np.where(holds, ids, NEVER),
+            np.where(holds, accounts, NEVER),
+            np.where(holds & (tenants != _NO_TENANT), tenants, NEVER),
+        )
+        return owners, np.flatnonzero(known & (at < made))
 
     def _newest_rows(self, digits: Integers) -> Integers:
         """The last row of each number; of another number where it is not there."""

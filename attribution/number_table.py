@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 
 from attribution.assets import NumberAssignment
-from attribution.number_columns import NumberColumns, NumberOwner, SortedNumbers
-from schemas.binary import Integers
+from attribution.number_columns import NumberColumns, NumberOwners, SortedNumbers
+from schemas.binary import NEVER, Integers
 
 recent_rows_min: Final = 1_000
 recent_share: Final = 0.05
@@ -48,7 +48,7 @@ class NumberTable:
                 return table.in_force(rows, at)
         return None
 
-    def in_force_each(self, numbers: Sequence[str], at: Integers) -> list[NumberOwner | None]:
+    def in_force_each(self, numbers: Sequence[str], at: Integers) -> NumberOwners:
         """Whose each number is at its instant in microseconds, as `in_force` says.
 
         All at once by the newest assignment of each number; one by one where an older one may have been in force.
@@ -58,20 +58,18 @@ class NumberTable:
         """
         if len(numbers) != len(at):
             raise ValueError(f"{len(numbers)} numbers cannot be asked for at {len(at)} instants")
-        if not numbers:
-            return []
         digits = _digits_each(numbers)
         owners, older = self._settled.newest_owners(digits, at)
         changed = np.flatnonzero(self._recent.known(digits))
         if changed.size:
-            places = changed.tolist()
-            found, older_there = self._recent.newest_owners(digits[changed], at[changed])
-            for place, owner in zip(places, found, strict=True):
-                owners[place] = owner
-            older += [places[each] for each in older_there]
-        for each in older:
+            lately, older_there = self._recent.newest_owners(digits[changed], at[changed])
+            for column, found in zip(owners, lately, strict=True):
+                column[changed] = found
+            older = np.append(older, changed[older_there])
+        for each in older.tolist():
             assignment = self.in_force(numbers[each], int(at[each]))
-            owners[each] = None if assignment is None else _owner(assignment)
+            for column, fact in zip(owners, _owner(assignment), strict=True):
+                column[each] = fact
         return owners
 
     def changed(self, assignments: Iterable[NumberAssignment]) -> NumberTable:
@@ -90,8 +88,12 @@ class NumberTable:
         return NumberTable(self._settled, SortedNumbers(recent))
 
 
-def _owner(assignment: NumberAssignment) -> NumberOwner:
-    return NumberOwner(assignment.id, assignment.account_id, assignment.tenant_id)
+def _owner(assignment: NumberAssignment | None) -> tuple[int, int, int]:
+    """Whose a number is, as `NumberOwners` has it."""
+    if assignment is None:
+        return NEVER, NEVER, NEVER
+    tenant_id = NEVER if assignment.tenant_id is None else assignment.tenant_id
+    return assignment.id, assignment.account_id, tenant_id
 
 
 def _recent_max(rows: int) -> int:
@@ -101,6 +103,8 @@ def _recent_max(rows: int) -> int:
 
 def _digits_each(numbers: Sequence[str]) -> Integers:
     """The digits of E.164 numbers; 0 for anything else."""
+    if not numbers:
+        return np.zeros(0, dtype=np.int64)
     joined = " ".join(numbers)
     if _ALL_E164.fullmatch(joined) is None or joined.count(" ") != len(numbers) - 1:
         joined = " ".join([number if _E164.fullmatch(number) else "0" for number in numbers])

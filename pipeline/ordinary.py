@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import repeat
 from typing import Final, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from attribution.attribute import attribute_each
-from pipeline.prepare import InputSpec, Item, Message, Snapshot, decode, kafka_instant, latest_start, prepare
+from pipeline.prepare import InputSpec, Item, Message, Snapshot, decode, latest_start, prepare
 from rollup.classify import CLASSES, short_duration_seconds_limit
-from rollup.ledger import Standing, UsageColumns
-from rollup.ledger_rows import PAYERS, Decisions, usage_columns
+from rollup.ledger import Tally, UsageColumns
+from rollup.ledger_rows import Decisions, usage_columns
 from rollup.plausible import ordinary
 from rollup.terms import AccountTerms
 from schemas.binary import EPOCH, NEVER, Integers, instant_of
 from schemas.columns import CallColumns, rows_at, rows_joined
 from schemas.decoded import Decoded, Rejected
+from schemas.memo import Memo
 from schemas.plain import complete_calls
+from schemas.standings import Standings
 
 _EPOCH_MILLISECONDS: Final = int(EPOCH.timestamp() * 1000)
+_MILLISECOND: Final = 1000
 _short_millionths: Final = short_duration_seconds_limit * 10**6
 
 
@@ -39,33 +41,28 @@ class Record(Protocol):
 
 
 class Messages(NamedTuple):
-    """Kafka records by column; `timestamps` in milliseconds since 1970."""
+    """Kafka records by column; `received` is their timestamps, in microseconds since `schemas.binary.EPOCH`."""
 
-    offsets: Sequence[int]
-    timestamps: Sequence[int]
+    offsets: Integers
+    received: Integers
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Messages:
         """The columns of some records, in their order."""
+        timestamps = np.array([each.timestamp for each in records], dtype=np.int64)
         return cls(
-            [each.offset for each in records],
-            [each.timestamp for each in records],
+            np.array([each.offset for each in records], dtype=np.int64),
+            (timestamps - _EPOCH_MILLISECONDS) * _MILLISECOND,
             [each.key for each in records],
             [each.value for each in records],
         )
 
     def message(self, place: int) -> Message:
         """One record."""
-        return Message(
-            self.offsets[place], kafka_instant(self.timestamps[place]), self.keys[place], self.values[place]
-        )
-
-    @property
-    def received(self) -> Integers:
-        """The timestamps in microseconds since `schemas.binary.EPOCH`."""
-        return (np.array(self.timestamps, dtype=np.int64) - _EPOCH_MILLISECONDS) * 1000
+        received_at = instant_of(int(self.received[place]))
+        return Message(int(self.offsets[place]), received_at, self.keys[place], self.values[place])
 
 
 class OrdinaryUsage(NamedTuple):
@@ -86,7 +83,7 @@ class OrdinaryUsage(NamedTuple):
         return OrdinaryUsage(rows_at(self.usage, places), rows_at(self.messages, places))
 
 
-NOTHING_ORDINARY: Final = OrdinaryUsage(UsageColumns.of(()), Messages((), (), (), ()))
+NOTHING_ORDINARY: Final = OrdinaryUsage(UsageColumns.of(()), Messages.of(()))
 
 
 class Read(NamedTuple):
@@ -158,31 +155,33 @@ def decide(spec: InputSpec, told: Read, snapshot: Snapshot) -> Decided:
     """Which calls are ordinary, and whose they are and what they cost."""
     calls, messages = told.calls, told.messages
     attributions = attribute_each(calls, snapshot.directory, spec.rules)
-    terms = [None if each.account_id is None else snapshot.terms[each.account_id] for each in attributions]
+    accounts, account = np.unique(attributions.standings.account_ids, return_inverse=True)
+    terms = [snapshot.terms.get(each) for each in accounts.tolist()]  # none of `NEVER`, nobody's
+    terms_each = [terms[each] for each in account.tolist()]
     owned = [
         each is not None and each.currency == currency
-        for each, currency in zip(terms, calls.currencies, strict=True)
+        for each, currency in zip(terms_each, calls.currencies, strict=True)
     ]
     fits = ordinary(calls, messages.received, snapshot.oldest) & np.array(owned, dtype=np.bool_)
-    places, left = np.flatnonzero(fits).tolist(), np.flatnonzero(~fits).tolist()
-    if left:
+    fits[list(attributions.held)] = False
+    places, left, standings = np.flatnonzero(fits), np.flatnonzero(~fits), attributions.standings
+    if len(left):
         calls, messages = rows_at(calls, places), rows_at(messages, places)
-    # owned, so neither held nor without terms
-    standings = cast("list[Standing]", [attributions[place] for place in places])
-    owners = cast("list[AccountTerms]", [terms[place] for place in places])
-    return Decided(calls, messages, _decisions(spec, calls, messages, standings, owners), left)
+        standings = rows_at(standings, places)
+        terms_each = [terms_each[place] for place in places.tolist()]
+    owners = cast("list[AccountTerms]", terms_each)
+    return Decided(calls, messages, _decisions(spec, calls, messages, standings, owners), left.tolist())
 
 
 def _decisions(
     spec: InputSpec,
     calls: CallColumns,
     messages: Messages,
-    standings: Sequence[Standing],
+    standings: Standings,
     owners: Sequence[AccountTerms],
 ) -> Decisions:
     """Class, quantities and cost as the switch sent them, which is what `rollup.rate` says of a call that is complete."""
-    seconds = np.array([each.millionths for each in calls.answered_seconds], dtype=np.int64)
-    homes = [each.home_country for each in owners]
+    seconds, homes = calls.answered_seconds, [each.home_country for each in owners]
     classes = CLASSES.each(
         zip(
             calls.services,
@@ -196,13 +195,22 @@ def _decisions(
     )
     slugs = [each.slug for each in classes]
     return Decisions(
-        payers=PAYERS.each(zip(standings, slugs, repeat(None), cast("Sequence[str]", calls.currencies))),
+        standings=standings,
+        tallies=_TALLIES.each(zip(slugs, cast("Sequence[str]", calls.currencies), strict=True)),
+        tariff_ids=np.full(calls.records, NEVER),
         home_countries=homes,
-        answered=((calls.answered != NEVER) | (seconds > 0)).tolist(),
+        answered=(calls.answered != NEVER) | (seconds > 0),
         answered_millionths=seconds,
-        billed_seconds=np.array(calls.billed_seconds, dtype=np.int64),
-        cost_millionths=np.array([each.millionths for each in calls.costs], dtype=np.int64),
+        billed_seconds=calls.billed_seconds,
+        cost_millionths=calls.costs,
         received=messages.received,
         position_ids=np.full(calls.records, spec.position_id, dtype=np.int64),
-        kafka_offsets=np.array(messages.offsets, dtype=np.int64),
+        kafka_offsets=messages.offsets,
     )
+
+
+def _tally(told: tuple[str, str]) -> Tally:
+    return Tally(*told)
+
+
+_TALLIES: Final = Memo(_tally, 4096)

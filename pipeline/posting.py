@@ -7,7 +7,6 @@ for its data is bisected down to the record, which is quarantined.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +19,13 @@ from sqlalchemy.exc import DBAPIError
 from pipeline import position_store
 from pipeline.database import first_line, sqlstate
 from pipeline.ordinary import NOTHING_ORDINARY, OrdinaryUsage
-from pipeline.prepare import Item, kafka_instant, quarantined
+from pipeline.prepare import Item, quarantined
 from pipeline.recent_identities import RecentIdentities
 from pipeline.writing import write
 from rollup import posting_store as store
 from rollup.posting_store import Count
 from rollup.unposted import QuarantineRow
+from schemas.binary import instant_of
 
 _RETRYABLE: Final = frozenset({"40001", "40P01"})
 _DATA_ERROR_CLASSES: Final = ("22", "23")
@@ -54,9 +54,10 @@ class PreparedBatch:
     @property
     def read_through_at(self) -> datetime | None:
         """The latest Kafka timestamp of the batch: all that was stamped before it has been read (A10)."""
-        alone = (item.message.received_at for item in self.items)
-        latest = max(self.ordinary.messages.timestamps, default=None)
-        return max((*alone, *([] if latest is None else [kafka_instant(latest)])), default=None)
+        received, latest = self.ordinary.messages.received, []
+        if len(received):
+            latest.append(instant_of(int(received.max())))
+        return max((*latest, *[item.message.received_at for item in self.items]), default=None)
 
     def halves(self) -> tuple[PreparedBatch, PreparedBatch]:
         """The batch cut in two between messages, to find the one that the database refuses.
@@ -69,7 +70,7 @@ class PreparedBatch:
         offsets = self._offsets
         cut = offsets[len(offsets) // 2]
         before = [item for item in self.items if item.message.offset < cut]
-        ordinary = bisect_left(self.ordinary.messages.offsets, cut)
+        ordinary = int(self.ordinary.messages.offsets.searchsorted(cut))
         return (
             PreparedBatch(
                 self.position_id, self.first_offset, cut, before, self.ordinary.at(range(ordinary))
@@ -99,7 +100,9 @@ class PreparedBatch:
 
     @property
     def _offsets(self) -> list[int]:
-        return sorted({*self.ordinary.messages.offsets, *[item.message.offset for item in self.items]})
+        return sorted(
+            {*self.ordinary.messages.offsets.tolist(), *[item.message.offset for item in self.items]}
+        )
 
 
 def joined(batches: Sequence[PreparedBatch]) -> PreparedBatch:

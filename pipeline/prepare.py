@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Final, NamedTuple, assert_never
+from datetime import datetime, timedelta
+from typing import NamedTuple, assert_never
 
 import msgspec
 
@@ -31,8 +30,6 @@ from schemas.identity import record_digest
 from schemas.network import Address
 from schemas.periods import Period
 from schemas.records import CallRecord, SipEvent
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -136,16 +133,14 @@ def prepare(spec: InputSpec, decoded: Iterable[tuple[Message, Decoded]], snapsho
         for message, what in decoded
     ]
     calls = [(message, what) for message, what in told if isinstance(what, CallRecord)]
-    attributions = (
-        attribute_each(CallColumns.of([record for _, record in calls]), snapshot.directory, spec.rules)
-        if calls
-        else []
+    attributions = attribute_each(
+        CallColumns.of([record for _, record in calls]), snapshot.directory, spec.rules
     )
     outcomes = iter(
         _written(
             [
-                _judged(spec, message, record, attribution, snapshot)
-                for (message, record), attribution in zip(calls, attributions, strict=True)
+                _judged(spec, message, record, attributions.at(place), snapshot)
+                for place, (message, record) in enumerate(calls)
             ]
         )
     )
@@ -296,9 +291,3 @@ def terms_of(account_id: int | None, spec: InputSpec, snapshot: Snapshot) -> Acc
     if account_id is not None:
         return snapshot.terms[account_id]
     return unowned(spec.rules.home_country)
-
-
-@lru_cache(maxsize=4096)
-def kafka_instant(milliseconds: int) -> datetime:
-    """A Kafka timestamp as an instant; exact, where floating-point seconds would not be. Neighbours share theirs."""
-    return _EPOCH + timedelta(milliseconds=milliseconds)

@@ -24,11 +24,11 @@ from attribution.attribute import InputRules
 from pipeline import metrics
 from pipeline.kafka_security import faust_credentials
 from pipeline.logs import told
-from pipeline.ordinary import NOTHING_ORDINARY, Messages, OrdinaryUsage, prepare_batch, read
+from pipeline.ordinary import Messages, prepare_batch, read
 from pipeline.place_watch import watch_places
 from pipeline.positions import Positions
 from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, joined
-from pipeline.prepare import InputSpec, Item
+from pipeline.prepare import InputSpec
 from pipeline.readability import Readability, TooManyUnreadableError
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
@@ -114,7 +114,7 @@ def input_spec(settings: Settings, topic: InputTopic, position_id: int) -> Input
 
 
 class _Prepared(NamedTuple):
-    """A batch as it was read, and as it is to be written."""
+    """A piece of a batch as it is to be written, and the batch as it was read."""
 
     batch: RecordBatch
     prepared: PreparedBatch
@@ -151,12 +151,13 @@ class Ingest:
     async def run(self, stream: AsyncIterator[Any]) -> None:
         """Consume batches for ever: prepare one while those before are being written."""
         async for batch in stream:
-            prepared = await self._prepare(batch)
-            if prepared is None:
+            pieces = await self._prepare(batch)
+            if not pieces:
                 continue
             # without its records, of which all that is still needed was taken over
-            self._lanes[batch.tp].append(_Prepared(batch._replace(records=()), prepared))
-            self._prepared_records += prepared.records
+            told = batch._replace(records=())
+            self._lanes[batch.tp].extend([_Prepared(told, piece) for piece in pieces])
+            self._prepared_records += sum(piece.records for piece in pieces)
             if batch.tp not in self._writers:
                 self._writers[batch.tp] = asyncio.create_task(self._write_lane(batch.tp))
             while self._prepared_records >= _prepared_records_max:
@@ -202,7 +203,7 @@ class Ingest:
         self._rested_at[tp] = max(began + _rest_seconds, now + min(now - began, _rest_seconds_max))
 
     def _take(self, lane: deque[_Prepared]) -> list[_Prepared]:
-        """The batches of a lane's next transaction."""
+        """The pieces of a lane's next transaction."""
         taken = [lane.popleft()]
         records = taken[0].prepared.records
         while lane and records + lane[0].prepared.records <= _transaction_records_max:
@@ -214,35 +215,32 @@ class Ingest:
     def _consumer(self) -> Any:
         return self._app.batch_consumer
 
-    async def _prepare(self, batch: RecordBatch) -> PreparedBatch | None:
+    async def _prepare(self, batch: RecordBatch) -> list[PreparedBatch]:
+        """The pieces of a batch; none where its place is to be found again."""
         if not self._consumer.is_current(batch):
-            return None
+            return []
         try:
             position_id = self._app.position_source.id_of(batch.tp)
             spec = input_spec(self._settings, self._topic, position_id)
-            pieces = await self._prepare_in_pieces(spec, batch)
+            return await self._prepare_in_pieces(spec, batch)
         except TooManyUnreadableError as refused:
             _log.error(
                 "too_many_unreadable", **_place(batch.tp), offset=batch.first_offset, error=told(refused)
             )
             await self._app.crash(refused)
-            return None
         except Exception as error:  # noqa: BLE001 (the partition must go on by itself, whatever this was)
             await self._recover(batch, error)
-            return None
-        items = [item for _, each in pieces for item in each]
-        ordinary = OrdinaryUsage.joined([each for each, _ in pieces]) if pieces else NOTHING_ORDINARY
-        return PreparedBatch(position_id, batch.first_offset, batch.next_offset, items, ordinary)
+        return []
 
-    async def _prepare_in_pieces(
-        self, spec: InputSpec, batch: RecordBatch
-    ) -> list[tuple[OrdinaryUsage, list[Item]]]:
+    async def _prepare_in_pieces(self, spec: InputSpec, batch: RecordBatch) -> list[PreparedBatch]:
         """Read and attribute so few records at a time that a processor's cache holds all that is made on the way."""
-        pieces = []
+        pieces: list[PreparedBatch] = []
         steps = metrics.Steps(batch.tp.topic)
-        for first in range(0, len(batch.records), piece_records):
+        first_offset = batch.first_offset
+        for first in range(0, max(len(batch.records), 1), piece_records):
+            end = first + piece_records
             with steps.timed("decode"):
-                told = read(spec, Messages.of(batch.records[first : first + piece_records]))
+                told = read(spec, Messages.of(batch.records[first:end]))
             if self._settings.unreadable_share_max is not None:
                 self._readable.look(told.records, told.unreadable, self._settings.unreadable_share_max)
             latest = told.latest_start
@@ -250,7 +248,10 @@ class Ingest:
             if latest is not None and latest > snapshot.as_of:
                 snapshot = await asyncio.to_thread(self._snapshots.refresh)
             with steps.timed("attribute"):
-                pieces.append(prepare_batch(spec, told, snapshot))
+                ordinary, items = prepare_batch(spec, told, snapshot)
+            next_offset = batch.records[end].offset if end < len(batch.records) else batch.next_offset
+            pieces.append(PreparedBatch(spec.position_id, first_offset, next_offset, items, ordinary))
+            first_offset = next_offset
         steps.tell()
         return pieces
 

@@ -6,7 +6,7 @@ transaction knows (L5). What is asked of one alone is read from its `UsageRow`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from struct import Struct
@@ -17,7 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.amounts import from_millionths
-from schemas.binary import DAY_MICROSECONDS, Integers, day_number, day_of, instant_of, microseconds_each
+from schemas.binary import (
+    DAY_MICROSECONDS,
+    Integers,
+    day_number,
+    day_of,
+    instant_of,
+    microseconds_each,
+    number_of,
+    numbers,
+)
 
 _MIDNIGHT_MARGIN: Final = timedelta(minutes=5)
 MIDNIGHT_HOURS: Final = frozenset({0, 23})
@@ -30,8 +39,25 @@ Twenty bytes that sort as the index does; made by `identity_of`.
 """
 
 
-class Standing(Hashable, Protocol):
-    """Why a record stands where it stands: what attribution decided, and by which assignment; hashable.
+# The columns of a ledger row but for its posting period, in the order of `UsageRow.line`.
+_NUMBERS: Final = (
+    *("started_date", "key", "content"),
+    *("account_id", "tenant_id", "assignment_id", "tariff_id"),
+    *("started_at", "answered_at", "ended_at"),
+    *("answered", "answered_seconds", "billed_seconds", "cost"),
+    *("received_at", "position_id", "kafka_offset"),
+)
+_TEXTS: Final = (
+    *("rule", "reason", "header_ignored", "usage_class", "currency"),
+    *("switch", "service", "direction"),
+    *("record_id", "call_id", "from_number", "to_number", "source_ip", "x_tenant"),
+)
+LEDGER_COLUMNS: Final = (*_NUMBERS, *_TEXTS)
+_LENGTH_BYTES: Final = 4
+
+
+class Standing(Protocol):
+    """Why a record stands where it stands: what attribution decided, and by which assignment.
 
     `account_id` None: nobody's. `tenant_id` None: the account's own, for `reason`. `header_ignored`: see A4.
     """
@@ -59,6 +85,13 @@ class Payer(NamedTuple):
     currency: str
 
 
+class Tally(NamedTuple):
+    """What monthly usage adds up by, beside whose it is and when it was."""
+
+    usage_class: str
+    currency: str
+
+
 class UsageRow(msgspec.Struct, frozen=True, gc=False):
     """One record as the ledger keeps it; `line` is what is copied of it, made by rollup/ledger_rows.py.
 
@@ -73,29 +106,46 @@ class UsageRow(msgspec.Struct, frozen=True, gc=False):
     billed_seconds: int
     cost_millionths: int
     started_at: datetime
-    switch: str
-    record_id: str
     position_id: int
     kafka_offset: int
     line: bytes
+
+    @property
+    def switch(self) -> str:
+        """The switch that told it."""
+        return self._text("switch")
+
+    @property
+    def record_id(self) -> str:
+        """The switch's own id of it."""
+        return self._text("record_id")
+
+    def _text(self, column: str) -> str:
+        """A text in the row, not one that can be null: each field has its length before it, -1 for null."""
+        first = 0
+        for _ in range(LEDGER_COLUMNS.index(column) + 1):
+            at = first + _LENGTH_BYTES
+            first = at + max(int.from_bytes(self.line[first:at], "big", signed=True), 0)
+        return self.line[at:first].decode()
 
 
 class UsageColumns(NamedTuple):
     """Rows of the ledger by column, as `UsageRow` has them one by one; never changed.
 
-    `identities`, `contents`: as bytes of fixed width. `started`: microseconds since `schemas.binary.EPOCH`.
+    `identities`, `contents`: as bytes of fixed width. `account_ids`, `tenant_ids`: `NEVER` for none.
+    `started`: microseconds since `schemas.binary.EPOCH`.
     """
 
     identities: NDArray[np.void]
     contents: NDArray[np.void]
-    payers: Sequence[Payer]
+    account_ids: Integers
+    tenant_ids: Integers
+    tallies: Sequence[Tally]
     answered: NDArray[np.bool_]
     answered_millionths: Integers
     billed_seconds: Integers
     cost_millionths: Integers
     started: Integers
-    switches: Sequence[str]
-    record_ids: Sequence[str]
     position_ids: Integers
     kafka_offsets: Integers
     lines: Sequence[bytes]
@@ -106,16 +156,16 @@ class UsageColumns(NamedTuple):
         return cls(
             np.array([each.identity for each in rows], dtype=IDENTITY_BYTES),
             np.array([each.content for each in rows], dtype=CONTENT_BYTES),
-            [each.payer for each in rows],
+            numbers([each.payer.account_id for each in rows]),
+            numbers([each.payer.tenant_id for each in rows]),
+            [Tally(each.payer.usage_class, each.payer.currency) for each in rows],
             np.array([each.answered for each in rows], dtype=np.bool_),
-            np.array([each.answered_millionths for each in rows], dtype=np.int64),
-            np.array([each.billed_seconds for each in rows], dtype=np.int64),
-            np.array([each.cost_millionths for each in rows], dtype=np.int64),
+            numbers([each.answered_millionths for each in rows]),
+            numbers([each.billed_seconds for each in rows]),
+            numbers([each.cost_millionths for each in rows]),
             microseconds_each([each.started_at for each in rows]),
-            [each.switch for each in rows],
-            [each.record_id for each in rows],
-            np.array([each.position_id for each in rows], dtype=np.int64),
-            np.array([each.kafka_offset for each in rows], dtype=np.int64),
+            numbers([each.position_id for each in rows]),
+            numbers([each.kafka_offset for each in rows]),
             [each.line for each in rows],
         )
 
@@ -129,14 +179,14 @@ class UsageColumns(NamedTuple):
         return UsageRow(
             self.identities[place].tobytes(),
             self.contents[place].tobytes(),
-            self.payers[place],
+            Payer(
+                number_of(self.account_ids[place]), number_of(self.tenant_ids[place]), *self.tallies[place]
+            ),
             bool(self.answered[place]),
             int(self.answered_millionths[place]),
             int(self.billed_seconds[place]),
             int(self.cost_millionths[place]),
             instant_of(int(self.started[place])),
-            self.switches[place],
-            self.record_ids[place],
             int(self.position_ids[place]),
             int(self.kafka_offsets[place]),
             self.lines[place],
@@ -236,9 +286,14 @@ def sums_of(
 ) -> dict[UsageGroup, UsageSums]:
     """Some rows added up by group; `posting_period` says for each month of `started` where it is posted (L5)."""
     months, month = months_of(usage.started[places])
-    payers: dict[Payer, int] = {}
-    payer = np.array([payers.setdefault(each, len(payers)) for each in usage.payers], dtype=np.int64)[places]
-    groups, group = np.unique(payer * len(months) + month, return_inverse=True)
+    account_ids, tenant_ids = usage.account_ids[places], usage.tenant_ids[places]
+    tallies: dict[Tally, int] = {}
+    tally = numbers([tallies.setdefault(each, len(tallies)) for each in usage.tallies])[places]
+    told = month
+    for column in (account_ids, tenant_ids, tally):
+        values, which = np.unique(column, return_inverse=True)
+        told = told * len(values) + which
+    groups, first, group = np.unique(told, return_index=True, return_inverse=True)
     columns = [
         _added(group, len(groups), column[places])
         for column in (
@@ -249,14 +304,15 @@ def sums_of(
             usage.cost_millionths,
         )
     ]
-    known = list(payers)
     return {
-        UsageGroup(posting_period[months[which]], months[which], *known[who]): UsageSums(
-            attempts, calls, from_millionths(answered), billed, from_millionths(cost)
-        )
-        for (who, which), attempts, calls, answered, billed, cost in zip(
-            [divmod(each, len(months)) for each in groups.tolist()], *columns, strict=True
-        )
+        UsageGroup(
+            posting_period[months[month[place]]],
+            months[month[place]],
+            number_of(account_ids[place]),
+            number_of(tenant_ids[place]),
+            *usage.tallies[places[place]],
+        ): UsageSums(attempts, calls, from_millionths(answered), billed, from_millionths(cost))
+        for place, attempts, calls, answered, billed, cost in zip(first.tolist(), *columns, strict=True)
     }
 
 

@@ -6,86 +6,58 @@ what a row holds, and in which order, is `LEDGER_COLUMNS`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from rollup.ledger import (
     CONTENT_BYTES,
     IDENTITY_BYTES,
     IDENTITY_FIELDS,
-    Payer,
     Standing,
+    Tally,
     UsageColumns,
     UsageRow,
 )
 from rollup.rate import Rated
-from schemas.amounts import amount_of
+from schemas.amounts import millionths_each
 from schemas.binary import (
     DAY_MICROSECONDS,
     Integers,
     as_bytes,
     binary_address,
-    binary_bigint,
-    binary_instants,
-    binary_int,
     binary_numerics,
+    binary_rows,
     binary_text,
     binary_texts,
     microseconds_each,
+    numbers,
 )
 from schemas.columns import CallColumns
 from schemas.identity import digests, record_digests
 from schemas.memo import Memo
 from schemas.numbers import dialled_each
 from schemas.records import CallRecord
-
-# The columns of a ledger row but for its posting period, in the order of `UsageRow.line`.
-LEDGER_COLUMNS: Final = (
-    *("started_date", "key", "content"),
-    *("account_id", "tenant_id", "rule", "reason", "assignment_id", "header_ignored"),
-    *("usage_class", "tariff_id", "currency"),
-    *("switch", "service", "direction"),
-    *("record_id", "call_id", "from_number", "to_number", "source_ip", "x_tenant"),
-    *("started_at", "answered_at", "ended_at"),
-    *("answered", "answered_seconds", "billed_seconds", "cost"),
-    *("received_at", "position_id", "kafka_offset"),
-)
-# Columns of a fixed width, each with its length before it.
-_HEAD: Final = np.dtype(
-    [
-        *(("date_length", ">i4"), ("date", ">i4")),
-        *(("key_length", ">i4"), ("key", "V16")),
-        *(("content_length", ">i4"), ("content", "V16")),
-    ]
-)
-_AMOUNTS: Final = np.dtype(
-    [
-        *(("answered_length", ">i4"), ("answered", "u1")),
-        ("answered_seconds", binary_numerics(np.empty(0, dtype=np.int64)).dtype),
-        *(("billed_length", ">i4"), ("billed", ">i4")),
-        ("cost", binary_numerics(np.empty(0, dtype=np.int64)).dtype),
-        *(("received_length", ">i4"), ("received", ">i8")),
-        *(("position_length", ">i4"), ("position", ">i4")),
-        *(("offset_length", ">i4"), ("offset", ">i8")),
-    ]
-)
+from schemas.standings import Grounds, Standings
 
 
 class Decisions(NamedTuple):
     """What was decided about calls, by column, and where each was received.
 
-    `payers`: as `PAYERS` has them, each with the fields of its row. `home_countries`: whose dialling rules hold.
-    `answered_millionths`, `billed_seconds`, `cost_millionths`: what enters the ledger.
-    `received`: Kafka's timestamps, in microseconds since `schemas.binary.EPOCH`.
+    `standings`: whose they are. `tallies`: class and currency. `tariff_ids`: by which they are priced, if by one.
+    `home_countries`: whose dialling rules hold. `answered_millionths`, `billed_seconds`, `cost_millionths`: what enters
+    the ledger. `received`: Kafka's timestamps, in microseconds since `schemas.binary.EPOCH`.
     """
 
-    payers: Sequence[tuple[Payer, bytes]]
+    standings: Standings
+    tallies: Sequence[Tally]
+    tariff_ids: Integers
     home_countries: Sequence[str]
-    answered: Sequence[bool]
+    answered: NDArray[np.bool_]
     answered_millionths: Integers
     billed_seconds: Integers
     cost_millionths: Integers
@@ -113,22 +85,29 @@ def usage_rows(usages: Sequence[Usage]) -> list[UsageRow]:
     """The ledger row of each record whose tenant and cost are decided."""
     if not usages:
         return []
-    rated = [each.rated for each in usages]
+    rated, standings = [each.rated for each in usages], [each.standing for each in usages]
     columns = usage_columns(
         CallColumns.of([each.record for each in usages]),
         Decisions(
-            PAYERS.each(
-                (each.standing, each.rated.usage_class, each.rated.tariff_id, each.rated.currency)
-                for each in usages
+            Standings(
+                numbers([each.account_id for each in standings]),
+                numbers([each.tenant_id for each in standings]),
+                numbers([each.assignment_id for each in standings]),
+                np.array(
+                    [Grounds(each.rule, each.reason, each.header_ignored) for each in standings],
+                    dtype=np.object_,
+                ),
             ),
+            [Tally(each.usage_class, each.currency) for each in rated],
+            numbers([each.tariff_id for each in rated]),
             [each.home_country for each in usages],
-            [each.answered for each in rated],
-            _integers([amount_of(each.answered_seconds).millionths for each in rated]),
-            _integers([each.billed_seconds for each in rated]),
-            _integers([amount_of(each.cost).millionths for each in rated]),
+            np.array([each.answered for each in rated], dtype=np.bool_),
+            millionths_each([each.answered_seconds for each in rated]),
+            numbers([each.billed_seconds for each in rated]),
+            millionths_each([each.cost for each in rated]),
             microseconds_each([each.received_at for each in usages]),
-            _integers([each.position_id for each in usages]),
-            _integers([each.kafka_offset for each in usages]),
+            numbers([each.position_id for each in usages]),
+            numbers([each.kafka_offset for each in usages]),
         ),
     )
     return [columns.row(place) for place in range(len(usages))]
@@ -136,17 +115,24 @@ def usage_rows(usages: Sequence[Usage]) -> list[UsageRow]:
 
 def usage_columns(calls: CallColumns, decisions: Decisions) -> UsageColumns:
     """The ledger rows of calls whose tenant and cost are decided."""
-    parts, days = _parts(calls), calls.started // DAY_MICROSECONDS
-    keys = record_digests(zip(calls.switches, calls.ids, strict=True))
-    contents = np.frombuffer(b"".join(_contents(calls, parts)), dtype=CONTENT_BYTES)
-    head = np.empty(calls.records, dtype=_HEAD)
-    head["date_length"], head["key_length"], head["content_length"] = 4, 16, 16
-    head["date"] = days
-    head["key"] = np.frombuffer(b"".join(keys), dtype=_HEAD["key"])
-    head["content"] = contents
+    parts, standings = _parts(calls), decisions.standings
+    keys = _sixteen_bytes(record_digests(zip(calls.switches, calls.ids, strict=True)))
+    contents = _sixteen_bytes(_contents(calls, parts))
+    dates = (calls.started // DAY_MICROSECONDS).astype(np.int32)
+    numbers_of_rows = binary_rows(
+        [
+            *(dates, keys, contents),
+            *(standings.account_ids, standings.tenant_ids, standings.assignment_ids, decisions.tariff_ids),
+            *(calls.started, calls.answered, calls.ended),
+            *(decisions.answered, binary_numerics(decisions.answered_millionths)),
+            *(decisions.billed_seconds.astype(np.int32), binary_numerics(decisions.cost_millionths)),
+            *(decisions.received, decisions.position_ids.astype(np.int32), decisions.kafka_offsets),
+        ]
+    )
     fields = zip(
-        as_bytes(head),
-        [columns for _, columns in decisions.payers],
+        numbers_of_rows,
+        _GROUNDS.each(standings.grounds.tolist()),
+        _TALLIES.each(decisions.tallies),
         parts.kinds,
         binary_texts(calls.ids),
         parts.call_ids,
@@ -154,45 +140,25 @@ def usage_columns(calls: CallColumns, decisions: Decisions) -> UsageColumns:
         binary_texts(dialled_each(calls.to_numbers, decisions.home_countries)),
         parts.sources,
         parts.names,
-        parts.instants,
-        as_bytes(_amounts(decisions)),
         strict=True,
     )
+    identities = np.empty(calls.records, dtype=IDENTITY_FIELDS)
+    identities["date"], identities["key"] = dates, keys
     return UsageColumns(
-        head[["date", "key"]].astype(IDENTITY_FIELDS).view(IDENTITY_BYTES),
+        identities.view(IDENTITY_BYTES),
         contents,
-        [each for each, _ in decisions.payers],
-        np.array(decisions.answered, dtype=np.bool_),
+        standings.account_ids,
+        standings.tenant_ids,
+        decisions.tallies,
+        decisions.answered,
         decisions.answered_millionths,
         decisions.billed_seconds,
         decisions.cost_millionths,
         calls.started,
-        calls.switches,
-        calls.ids,
         decisions.position_ids,
         decisions.kafka_offsets,
         list(map(b"".join, fields)),
     )
-
-
-def _payer(decided: tuple[Standing, str, int | None, str]) -> tuple[Payer, bytes]:
-    standing, usage_class, tariff_id, currency = decided
-    columns = (
-        binary_bigint(standing.account_id),
-        binary_bigint(standing.tenant_id),
-        binary_text(standing.rule),
-        binary_text(standing.reason),
-        binary_bigint(standing.assignment_id),
-        binary_text(standing.header_ignored),
-        binary_text(usage_class),
-        binary_bigint(tariff_id),
-        binary_text(currency),
-    )
-    return Payer(standing.account_id, standing.tenant_id, usage_class, currency), b"".join(columns)
-
-
-PAYERS: Final = Memo(_payer)
-"""Who pays, and the columns from `account_id` to `currency`, by standing, class, tariff and currency."""
 
 
 def content_ids(records: Sequence[CallRecord]) -> list[bytes]:
@@ -212,7 +178,6 @@ class _Parts(NamedTuple):
     call_ids: Sequence[bytes]
     sources: Sequence[bytes]
     names: Sequence[bytes]
-    instants: Sequence[bytes]
 
 
 def _parts(calls: CallColumns) -> _Parts:
@@ -221,44 +186,39 @@ def _parts(calls: CallColumns) -> _Parts:
         binary_texts(calls.call_ids),
         _SOURCES.each(calls.sources),
         _NAMES.each(calls.names),
-        binary_instants(calls.started, calls.answered, calls.ended),
     )
 
 
 def _contents(calls: CallColumns, parts: _Parts) -> list[bytes]:
-    """Each part has its length before it, so no two different lists of parts read alike."""
+    """Each part is of one width or has its length before it, so no two different lists of parts read alike."""
+    numbers_told = np.empty((calls.records, 6), dtype=">i8")
+    numbers_told[:, 0], numbers_told[:, 1], numbers_told[:, 2] = calls.started, calls.answered, calls.ended
+    numbers_told[:, 3], numbers_told[:, 4] = calls.answered_seconds, calls.billed_seconds
+    numbers_told[:, 5] = calls.costs
     facts = zip(
+        as_bytes(numbers_told),
         parts.kinds,
         parts.call_ids,
         binary_texts(calls.to_numbers),
         parts.sources,
         parts.names,
-        parts.instants,
-        [each.exact for each in calls.answered_seconds],
-        _WHOLES.each(calls.billed_seconds),
-        [each.exact for each in calls.costs],
         _CURRENCIES.each(calls.currencies),
+        calls.finer,
         strict=True,
     )
     return digests(map(b"".join, facts))
 
 
-def _amounts(decisions: Decisions) -> np.ndarray:
-    fields = np.empty(len(decisions.received), dtype=_AMOUNTS)
-    fields["answered_length"], fields["billed_length"], fields["position_length"] = 1, 4, 4
-    fields["received_length"] = fields["offset_length"] = 8
-    fields["answered"] = decisions.answered
-    fields["answered_seconds"] = binary_numerics(decisions.answered_millionths)
-    fields["billed"] = decisions.billed_seconds
-    fields["cost"] = binary_numerics(decisions.cost_millionths)
-    fields["received"] = decisions.received
-    fields["position"] = decisions.position_ids
-    fields["offset"] = decisions.kafka_offsets
-    return fields
+def _sixteen_bytes(each: Iterable[bytes]) -> NDArray[np.void]:
+    return np.frombuffer(b"".join(each), dtype=CONTENT_BYTES)
 
 
-def _integers(column: Sequence[int]) -> Integers:
-    return np.array(column, dtype=np.int64)
+def _ground(grounds: Grounds) -> bytes:
+    return binary_text(grounds.rule) + binary_text(grounds.reason) + binary_text(grounds.header_ignored)
+
+
+def _tally(tally: Tally) -> bytes:
+    return binary_text(tally.usage_class) + binary_text(tally.currency)
 
 
 def _kind(named: tuple[str, str, str]) -> bytes:
@@ -271,8 +231,9 @@ def _name(header: str | None) -> bytes:
     return binary_text(header.replace("\0", "\\u0000") if header else None)
 
 
+_GROUNDS: Final = Memo(_ground, 4096)
+_TALLIES: Final = Memo(_tally, 4096)
 _KINDS: Final = Memo(_kind, 4096)
 _SOURCES: Final = Memo(binary_address)
 _NAMES: Final = Memo(_name)
-_WHOLES: Final = Memo(binary_int)
 _CURRENCIES: Final = Memo(binary_text, 4096)

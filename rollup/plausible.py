@@ -64,20 +64,20 @@ def ordinary(calls: CallColumns, received: Integers, oldest: Period) -> NDArray[
     """
     started, ended = calls.started, calls.ended
     answered = np.where(calls.answered == NEVER, started, calls.answered)
-    seconds = np.array([each.millionths for each in calls.answered_seconds], dtype=np.int64)
-    billed = np.array(calls.billed_seconds, dtype=np.int64)
     told: NDArray[np.bool_] = (
         (started <= answered)
         & (answered <= ended)
         & (ended - started <= call_duration_max // _MICROSECOND)
         & (received - started <= record_age_max // _MICROSECOND)
         & (started >= microseconds(oldest.starts_at))
-        & (seconds >= 0)
-        & (seconds <= call_duration_max // _MICROSECOND)
-        & (billed >= 0)
-        & (billed <= _seconds_max)
-        & ~np.array([each.negative for each in calls.costs], dtype=np.bool_)
+        & (calls.answered_seconds >= 0)
+        & (calls.answered_seconds <= call_duration_max // _MICROSECOND)
+        & (calls.billed_seconds >= 0)
+        & (calls.billed_seconds <= _seconds_max)
+        & (calls.costs >= 0)
     )
+    if any(calls.finer):  # less than nothing may come to nothing
+        told &= np.array([not each for each in calls.finer], dtype=np.bool_)
     return told
 
 

@@ -12,8 +12,16 @@ from typing import Final, NamedTuple
 import numpy as np
 from sqlalchemy import Connection, text
 
-from rollup.ledger import Identity, UsageColumns, UsageGroup, UsageSums, date_of, key_of, months_of
-from rollup.ledger_rows import LEDGER_COLUMNS
+from rollup.ledger import (
+    LEDGER_COLUMNS,
+    Identity,
+    UsageColumns,
+    UsageGroup,
+    UsageSums,
+    date_of,
+    key_of,
+    months_of,
+)
 from rollup.standing_store import identity_in
 from rollup.unposted import HeldRow, QuarantineRow
 from schemas.binary import Integers, binary_bool, binary_date, binary_row_start

@@ -1,39 +1,81 @@
-"""An amount of money or seconds as it is carried by the batch: read once, remembered by its text."""
+"""Amounts of money or seconds by column: whole millionths, exactly as many as the ledger holds."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
-from schemas.binary import binary_text
+import numpy as np
+
+from schemas.binary import Integers, binary_text, numbers
 from schemas.money import ledger_cost
 
 _MILLIONTHS: Final = 10**6
+_decimals_max: Final = 6
+_digits_max: Final = 9
+_SCALES: Final = np.array([10 ** (_decimals_max - decimals) for decimals in range(_decimals_max + 1)])
+_PLAIN: Final = re.compile(rf"[0-9]{{1,{_digits_max}}}(\.[0-9]{{1,{_decimals_max}}})?")
+_BLANK, _DOT, _ZERO, _NINE = b" .09"
 
 
-class Amount(NamedTuple):
-    """An amount as it was sent, and as the ledger holds it: a whole number of millionths, rounded half-up.
+def millionths_each(values: Iterable[Decimal | None]) -> Integers:
+    """Amounts as the ledger holds them, rounded half-up; `NEVER` where none was sent."""
+    return numbers([None if each is None else int(ledger_cost(each) * _MILLIONTHS) for each in values])
 
-    `exact`: the field that tells it from every other amount; 180.000 and 180 are the same, and so are -0 and 0.
+
+def finer(*values: Decimal | None) -> bytes:
+    """What tells amounts from all others of as many millionths, whatever was rounded; empty where nothing was.
+
+    180.000 and 180 are the same, and so are -0 and 0.
     """
-
-    value: Decimal | None
-    millionths: int
-    exact: bytes
-    negative: bool = False  # however little: -0.0000001 comes to 0 millionths
+    if all(value is None or ledger_cost(value) == value for value in values):
+        return b""
+    return b"".join([binary_text(None if each is None else _shortest(each)) for each in values])
 
 
-@lru_cache(maxsize=65_536)
-def amount_of(value: Decimal | None) -> Amount:
-    """An amount, or that none was sent: which counts as 0, and is told apart from it."""
-    if value is None:
-        return Amount(None, 0, binary_text(None))
-    told = value.normalize() if value else Decimal(0)  # -0 equals 0, and so must be told as 0
-    millionths = int(ledger_cost(value) * _MILLIONTHS)
-    return Amount(value, millionths, binary_text(format(told, "f")), negative=value < 0)
+def _shortest(value: Decimal) -> str:
+    return format(value.normalize(), "f") if value else "0"
 
 
-def from_millionths(millionths: int) -> Decimal:
+def is_plain_amount(text: str) -> bool:
+    """Whether an amount is written as `read_millionths` reads it."""
+    return _PLAIN.fullmatch(text) is not None
+
+
+def read_millionths(texts: Sequence[str]) -> Integers:
+    """Amounts that are written plainly (up to nine digits, then perhaps a point and up to six), all at once.
+
+    Raises:
+        ValueError: one of them is written otherwise; whatever else it may mean.
+    """
+    if not texts:
+        return np.zeros(0, dtype=np.int64)
+    together = " ".join(texts)
+    written = np.frombuffer(together.encode(), dtype=np.uint8)
+    ends = np.append(np.flatnonzero(written == _BLANK), len(written))
+    dots = np.flatnonzero(written == _DOT)
+    digits = np.count_nonzero((written >= _ZERO) & (written <= _NINE))
+    if len(ends) != len(texts) or digits + len(dots) + len(texts) - 1 != len(written):
+        raise ValueError("an amount is not written in digits")
+    has_dot = ends.searchsorted(dots)
+    points, decimals = ends.copy(), np.zeros(len(texts), dtype=np.int64)
+    points[has_dot] = dots
+    decimals[has_dot] = ends[has_dot] - dots - 1
+    wholes = points - np.append(0, ends[:-1] + 1)
+    if (
+        (np.diff(has_dot) == 0).any()
+        or (decimals[has_dot] == 0).any()
+        or decimals.max() > _decimals_max
+        or wholes.min() < 1
+        or wholes.max() > _digits_max
+    ):
+        raise ValueError("an amount is not written plainly")
+    read: Integers = np.fromstring(together.replace(".", ""), dtype=np.int64, sep=" ") * _SCALES[decimals]
+    return read
+
+
+def from_millionths(number: int) -> Decimal:
     """The amount, exactly."""
-    return Decimal(millionths).scaleb(-6)
+    return Decimal(number).scaleb(-_decimals_max)

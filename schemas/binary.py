@@ -5,8 +5,9 @@ For the ledger, where reading text would cost the database more than all else (d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from schemas.network import Address, parsed
 
 EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # what Postgres counts dates and instants from
 Integers = NDArray[np.int64]
-NEVER: Final = -(2**63)  # in a column of instants: there is none
+NEVER: Final = -(2**63)  # in a column of numbers: there is none
 _FIRST_DAY: Final = EPOCH.date().toordinal()
 DAY_MICROSECONDS: Final = 86_400_000_000
 _SECOND_MICROSECONDS: Final = 1_000_000
@@ -28,7 +29,7 @@ _INT: Final = Struct(">ii").pack
 _WHOLE: Final = Struct(">iq").pack
 _GROUP: Final = 10_000  # a numeric is a row of digits to this base
 _NUMERIC: Final = [
-    *(("length", ">i4"), ("digits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("scale", ">i2")),
+    *(("digits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("scale", ">i2")),
     ("groups", ">i2", (6,)),
 ]
 _IP_FAMILY: Final = {4: 2, 6: 3}  # Postgres's own numbers
@@ -74,24 +75,57 @@ def binary_date(value: date) -> bytes:
     return _LENGTH(4) + day_number(value).to_bytes(4, "big", signed=True)
 
 
-def binary_instants(*columns: Integers) -> list[bytes]:
-    """The timestamptz fields of each row, one behind the other; microseconds since `EPOCH`, `NEVER` is null."""
-    fields = np.empty((len(columns[0]), len(columns)), dtype=[("length", ">i4"), ("instant", ">i8")])
-    fields["length"] = 8
+def binary_rows(columns: Sequence[NDArray[Any]]) -> list[bytes]:
+    """Rows of fields of a fixed width, one behind the other: whole numbers, truth values, or bytes as they are.
+
+    `NEVER`, in a column of 64-bit numbers, is null. Rows that have the same nulls are written together.
+    """
+    nulls = np.zeros(len(columns[0]), dtype=np.int64)
     for place, column in enumerate(columns):
-        fields["instant"][:, place] = column
-    rows = as_bytes(fields)
-    for row in np.flatnonzero(np.any([column == NEVER for column in columns], axis=0)).tolist():
-        instants = [int(column[row]) for column in columns]
-        rows[row] = b"".join([BINARY_NULL if each == NEVER else _WHOLE(8, each) for each in instants])
-    return rows
+        if column.dtype == np.int64:
+            nulls |= (column == NEVER).astype(np.int64) << place
+    kinds = set(nulls.tolist())
+    if len(kinds) == 1:
+        return as_bytes(_with_lengths(columns, *kinds))
+    rows = np.empty(len(nulls), dtype=object)
+    for kind in kinds:
+        alike = np.flatnonzero(nulls == kind)
+        rows[alike] = as_void(_with_lengths([column[alike] for column in columns], kind)).astype(object)
+    return rows.tolist()
+
+
+def _with_lengths(columns: Sequence[NDArray[Any]], nulls: int) -> NDArray[Any]:
+    """Rows that have the same nulls, told by the bits of `nulls`."""
+    fields = np.empty(len(columns[0]), dtype=_layout(tuple([column.dtype for column in columns]), nulls))
+    for place, column in enumerate(columns):
+        if nulls >> place & 1:
+            fields[f"length{place}"] = -1
+        else:
+            fields[f"length{place}"] = column.dtype.itemsize
+            fields[f"field{place}"] = column
+    return fields
+
+
+@lru_cache(maxsize=1024)
+def _layout(types: tuple[np.dtype[Any], ...], nulls: int) -> np.dtype[Any]:
+    fields: list[tuple[str, Any]] = []
+    for place, each in enumerate(types):
+        fields.append((f"length{place}", ">i4"))
+        if not nulls >> place & 1:
+            fields.append((f"field{place}", "u1" if each == np.bool_ else each.newbyteorder(">")))
+    return np.dtype(fields)
 
 
 def as_bytes(rows: NDArray[Any]) -> list[bytes]:
     """Each row of some fields of fixed width, as it lies in memory."""
-    width = rows.nbytes // len(rows) if len(rows) else 1
-    lines: list[bytes] = np.frombuffer(rows.tobytes(), dtype=f"V{width}").tolist()
+    lines: list[bytes] = as_void(rows).tolist()
     return lines
+
+
+def as_void(rows: NDArray[Any]) -> NDArray[np.void]:
+    """`as_bytes` that are no objects yet."""
+    width = rows.nbytes // len(rows) if len(rows) else 1
+    return np.frombuffer(rows.tobytes(), dtype=f"V{width}")
 
 
 def binary_address(value: Address | None) -> bytes:
@@ -105,9 +139,9 @@ def binary_address(value: Address | None) -> bytes:
 
 
 def binary_numerics(millionths: Integers) -> NDArray[Any]:
-    """Each amount as a numeric of six decimals; none may be negative."""
+    """Each amount as a numeric of six decimals, a field for `binary_rows`; none may be negative."""
     fields = np.empty(len(millionths), dtype=_NUMERIC)
-    fields["length"], fields["digits"], fields["weight"], fields["sign"], fields["scale"] = 20, 6, 3, 0, 6
+    fields["digits"], fields["weight"], fields["sign"], fields["scale"] = 6, 3, 0, 6
     rest = millionths // 100
     fields["groups"][:, 5] = millionths % 100 * 100
     for group in range(4, -1, -1):
@@ -134,7 +168,17 @@ def microseconds(instant: datetime) -> int:
 
 def microseconds_each(instants: Iterable[datetime | None]) -> Integers:
     """`microseconds` of each instant; `NEVER` where there is none."""
-    return np.array([NEVER if each is None else microseconds(each) for each in instants], dtype=np.int64)
+    return numbers([None if each is None else microseconds(each) for each in instants])
+
+
+def numbers(column: Iterable[int | None]) -> Integers:
+    """Whole numbers by column; `NEVER` where there is none."""
+    return np.array([NEVER if each is None else each for each in column], dtype=np.int64)
+
+
+def number_of(value: np.int64) -> int | None:
+    """The number that `numbers` put into a column."""
+    return None if value == NEVER else int(value)
 
 
 def instant_of(since_epoch: int) -> datetime:

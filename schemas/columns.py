@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from schemas.amounts import Amount, amount_of
-from schemas.binary import Integers, microseconds_each
+from schemas.amounts import finer, millionths_each
+from schemas.binary import Integers, microseconds_each, numbers
 from schemas.network import Address
 from schemas.records import CallRecord
 
@@ -21,7 +21,8 @@ class CallColumns(NamedTuple):
     """Call records by column; each column is `CallRecord`'s field of that name, or of the plural.
 
     `sources`: `source_ip`. `names`: `x_tenant`, what the tenant header says. `started`, `answered`, `ended`: in microseconds
-    since `schemas.binary.EPOCH`, `NEVER` where the record has none.
+    since `schemas.binary.EPOCH`. `answered_seconds`, `costs`: in millionths. `NEVER` where the record has none.
+    `finer`: what of an amount is less than a millionth (`schemas.amounts.finer`).
     """
 
     ids: Sequence[str]
@@ -36,9 +37,10 @@ class CallColumns(NamedTuple):
     started: Integers
     answered: Integers
     ended: Integers
-    answered_seconds: Sequence[Amount]
-    billed_seconds: Sequence[int | None]
-    costs: Sequence[Amount]
+    answered_seconds: Integers
+    billed_seconds: Integers
+    costs: Integers
+    finer: Sequence[bytes]
     currencies: Sequence[str | None]
 
     @classmethod
@@ -57,9 +59,10 @@ class CallColumns(NamedTuple):
             microseconds_each([each.started_at for each in records]),
             microseconds_each([each.answered_at for each in records]),
             microseconds_each([each.ended_at for each in records]),
-            [amount_of(each.answered_seconds) for each in records],
-            [each.billed_seconds for each in records],
-            [amount_of(each.cost) for each in records],
+            millionths_each([each.answered_seconds for each in records]),
+            numbers([each.billed_seconds for each in records]),
+            millionths_each([each.cost for each in records]),
+            [finer(each.answered_seconds, each.cost) for each in records],
             [each.currency for each in records],
         )
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from schemas.amounts import Amount, amount_of
+from schemas.amounts import is_plain_amount, read_millionths
 from schemas.binary import EPOCH, NEVER, Integers, microseconds_each
 from schemas.columns import CallColumns
 from schemas.memo import Memo
@@ -75,14 +75,22 @@ def read_plainly(value: bytes) -> CallRecord | None:
         return None
 
 
-def complete_calls(values: Sequence[bytes | None]) -> tuple[list[int], CallColumns]:
+def complete_calls(values: Sequence[bytes | None]) -> tuple[Sequence[int], CallColumns]:
     """Those of some messages that hold a complete call, written plainly: their places, and the calls by column.
 
     Complete: it ended, and came with its seconds and its cost; inbound with the called number, outbound with the source.
     Each of them is as `read_plainly` reads it.
     """
-    read: Sequence[_PlainCall | None] = _read_together(values) or [_read_alone(value) for value in values]
-    found = [(place, each) for place, each in enumerate(read) if each is not None and _is_complete(each)]
+    calls = _read_together(values)
+    if calls is not None:
+        try:
+            return range(len(calls)), _columns(calls)
+        except (TypeError, ValueError):
+            found = list(enumerate(calls))
+    else:
+        read = [_read_alone(value) for value in values]
+        found = [(place, each) for place, each in enumerate(read) if each is not None]
+    found = [(place, each) for place, each in found if _is_complete(each)]
     try:
         columns = _columns([each for _, each in found])
     except ValueError:
@@ -127,23 +135,25 @@ def _is_complete(call: _PlainCall) -> bool:
         and call.billed_seconds is not None
         and call.cost is not None
         and call.currency is not None
-        and (call.to_number if call.direction == "inbound" else call.source_ip) is not None
+        and _tells_whose(call)
     )
 
 
 def _means_something(call: _PlainCall) -> bool:
+    """Whether `_columns` takes a complete call."""
     try:
         _record(call)
     except ValueError:
         return False
-    return True
+    return is_plain_amount(str(call.answered_seconds)) and is_plain_amount(str(call.cost))
 
 
 def _columns(calls: Sequence[_PlainCall]) -> CallColumns:
     """Complete calls by column.
 
     Raises:
-        ValueError: one of them is no record.
+        TypeError: one of them is not complete.
+        ValueError: one of them is no record, or an amount is not written plainly.
     """
     rows = [msgspec.structs.astuple(each) for each in calls]
     columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(
@@ -151,6 +161,10 @@ def _columns(calls: Sequence[_PlainCall]) -> CallColumns:
     )
     ids, switches, services, directions, started, call_ids, from_numbers, to_numbers = columns[:8]
     sources, names, answered, ended, answered_seconds, billed_seconds, costs, currencies = columns[8:]
+    if (None in to_numbers or None in sources) and not all(map(_tells_whose, calls)):
+        raise TypeError
+    if currencies and not _are_codes("".join(currencies)):
+        raise ValueError("a currency is no code")
     instants = _instants(
         [
             *started,
@@ -173,11 +187,34 @@ def _columns(calls: Sequence[_PlainCall]) -> CallColumns:
         started_each,
         answered_each,
         ended_each,
-        _SECONDS.each(answered_seconds),
-        billed_seconds,
-        _COSTS.each(costs),
-        _CODES.each(currencies),
+        read_millionths(_texts(answered_seconds)),
+        np.array(billed_seconds, dtype=np.int64),
+        read_millionths(costs),
+        [b""] * len(calls),
+        currencies,
     )
+
+
+def _tells_whose(call: _PlainCall) -> bool:
+    return (call.to_number if call.direction == "inbound" else call.source_ip) is not None
+
+
+def _texts(amounts: Sequence[str | int | None]) -> Sequence[str]:
+    """Amounts as text: a whole number may stand in JSON as one.
+
+    Raises:
+        TypeError: one of them is missing.
+    """
+    if set(map(type, amounts)) <= {str}:
+        return cast("Sequence[str]", amounts)
+    if None in amounts:
+        raise TypeError
+    return list(map(str, amounts))
+
+
+def _are_codes(texts: str) -> bool:
+    """Whether currencies, one behind the other, are written as codes; each is as long as one."""
+    return texts.isascii() and texts.isalpha() and texts.isupper()
 
 
 def _instants(texts: Sequence[str]) -> Integers:
@@ -246,10 +283,10 @@ def _record(plain: _PlainCall) -> CallRecord:
         plain.x_tenant,
         None if plain.answered_at is None else instant_in(plain.answered_at),
         None if plain.ended_at is None else instant_in(plain.ended_at),
-        None if plain.answered_seconds is None else _SECONDS[plain.answered_seconds].value,
+        None if plain.answered_seconds is None else seconds(plain.answered_seconds),
         plain.billed_seconds,
-        None if plain.cost is None else _COSTS[plain.cost].value,
-        None if plain.currency is None else _CODES[plain.currency],
+        None if plain.cost is None else amount(plain.cost),
+        None if plain.currency is None else _code(plain.currency),
     )
 
 
@@ -264,25 +301,14 @@ def instant_in(text: str) -> datetime:
 
 
 def _code(text: str) -> str:
-    if not (text.isascii() and text.isalpha() and text.isupper()):
+    if not _are_codes(text):
         raise ValueError("no currency code")
     return text
-
-
-def _seconds_amount(value: str | int) -> Amount:
-    return amount_of(seconds(value))
-
-
-def _cost_amount(text: str) -> Amount:
-    return amount_of(amount(text))
 
 
 def _address(text: str | None) -> Address | None:
     return None if text is None else address(text)
 
 
-# Few addresses, durations, amounts and currencies differ, so most are remembered.
+# Few addresses differ, so most are remembered.
 _ADDRESSES: Final = Memo(_address)
-_SECONDS: Final = Memo(_seconds_amount)
-_COSTS: Final = Memo(_cost_amount)
-_CODES: Final = Memo(_code, 4096)

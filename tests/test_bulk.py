@@ -40,9 +40,9 @@ def encoded(row: Row) -> bytes:
             binary.binary_bigint(number),
             binary.binary_bool(flag),
             binary.binary_date(day),
-            *binary.binary_instants(binary.microseconds_each([instant])),
+            *binary.binary_rows([binary.microseconds_each([instant])]),
             binary.binary_address(host),
-            *binary.as_bytes(binary.binary_numerics(np.array([int(amount * 10**6)]))),
+            *binary.binary_rows([binary.binary_numerics(np.array([int(amount * 10**6)]))]),
         ]
     )
 

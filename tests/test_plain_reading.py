@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.amounts import amount_of
-from schemas.binary import binary_text, microseconds
+from schemas.amounts import finer, is_plain_amount, millionths_each, read_millionths
+from schemas.binary import microseconds
 from schemas.columns import CallColumns
-from schemas.plain import _COSTS, complete_calls, read_plainly
+from schemas.plain import complete_calls, read_plainly
 from schemas.records import CallRecord, CallRecordOnWire, as_call_record, utc_time
 
 PLAIN: dict[str, Any] = {
@@ -77,6 +78,27 @@ NUMBERS = st.one_of(
 )
 VALUES = st.one_of(TEXTS, NUMBERS, st.none(), st.text(max_size=8), st.just([]), st.just({}))
 FIELDS = st.sampled_from([*PLAIN, "unknown"])
+
+
+AMOUNTS = st.sampled_from(
+    [
+        Decimal(text)
+        for text in (
+            *(
+                "0",
+                "-0",
+                "0.000",
+                "-0.0000001",
+                "0.0000001",
+                "0.0000004",
+                "0.0000005",
+                "0.000001",
+                "-0.000001",
+            ),
+            *("180", "180.000", "1.10", "1.1", "999999999999.999999999999", "999999999999.9999999999990"),
+        )
+    ]
+)
 
 
 def by_the_schema(value: bytes) -> CallRecord | None:
@@ -159,7 +181,7 @@ def test_instants_that_are_written_alike_are_read_exactly(instant: datetime, dec
 
     places, columns = complete_calls([value] * 3)
 
-    assert places == [0, 1, 2]
+    assert [*places] == [0, 1, 2]
     assert columns.started.tolist() == [microseconds(utc_time(started))] * 3
 
 
@@ -205,9 +227,41 @@ def test_line_breaks_cannot_move_a_record_to_another_message() -> None:
     assert complete_calls([json.dumps(PLAIN, indent=1).encode(), one])[0] == [0, 1]
 
 
-def test_equal_amounts_are_told_alike_by_every_process_whichever_it_met_first() -> None:
-    for texts, told in ((("-0", "0", "-0.00"), "0"), (("180.000", "180"), "180"), (("1.10", "1.1"), "1.1")):
-        for text in texts:
-            _COSTS.clear()
-            amount_of.cache_clear()
-            assert _COSTS[text].exact == binary_text(told)
+@given(texts=st.lists(st.from_regex(r"[0-9]{1,9}(\.[0-9]{1,6})?", fullmatch=True), max_size=8))
+def test_amounts_that_are_written_plainly_are_read_exactly(texts: list[str]) -> None:
+    assert read_millionths(texts).tolist() == [int(Decimal(text) * 10**6) for text in texts]
+
+
+@given(
+    strange=st.one_of(
+        st.sampled_from(
+            ["", ".", ".5", "5.", "1.2.3", "-1", "+1", "1e3", "1 2", " 1", "1 ", "1,5", "NaN", "\u0661"]
+        ),
+        st.sampled_from(["1234567890", "1.1234567", "0.0000000"]),
+        st.text(max_size=5),
+    ),
+    before=st.lists(st.sampled_from(["0", "1.5", "123456789.123456"]), max_size=3),
+    after=st.lists(st.sampled_from(["0", "1.5", "123456789.123456"]), max_size=3),
+)
+def test_amounts_of_which_one_is_written_otherwise_are_left_to_the_schema(
+    strange: str, before: list[str], after: list[str]
+) -> None:
+    texts = [*before, strange, *after]
+    if is_plain_amount(strange):
+        assert read_millionths(texts).tolist() == [int(Decimal(text) * 10**6) for text in texts]
+    else:
+        with pytest.raises(ValueError, match="amount"):
+            read_millionths(texts)
+
+
+@given(
+    first=st.tuples(st.none() | AMOUNTS, st.none() | AMOUNTS),
+    second=st.tuples(st.none() | AMOUNTS, st.none() | AMOUNTS),
+)
+def test_amounts_are_told_alike_where_they_are_equal_and_only_there(
+    first: tuple[Decimal | None, ...], second: tuple[Decimal | None, ...]
+) -> None:
+    def told(amounts: tuple[Decimal | None, ...]) -> tuple[list[int], bytes]:
+        return millionths_each(amounts).tolist(), finer(*amounts)
+
+    assert (told(first) == told(second)) == (first == second)

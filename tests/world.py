@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
+import numpy as np
 from sqlalchemy import Engine, text
 
 from pipeline import position_store
@@ -22,9 +23,9 @@ from pipeline.resolver import resolve_once
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
+from schemas.binary import microseconds_each
 from schemas.periods import Period
 
-_KAFKA_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LONG_AGO: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -269,8 +270,8 @@ def _bytes(value: dict[str, Any] | bytes | None) -> bytes | None:
 def columns_of(messages: Sequence[Message]) -> Messages:
     """Messages by column, as the worker has them: Kafka's instants have no microseconds."""
     return Messages(
-        [each.offset for each in messages],
-        [(each.received_at - _KAFKA_EPOCH) // timedelta(milliseconds=1) for each in messages],
+        np.array([each.offset for each in messages], dtype=np.int64),
+        microseconds_each([each.received_at for each in messages]) // 1000 * 1000,
         [each.key for each in messages],
         [each.value for each in messages],
     )

@@ -28,11 +28,12 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final, NamedTuple
 
+import numpy as np
 from rich.console import Console
 from sqlalchemy import Engine, text
 
 from deploy.bench.ledgers import TENANTS, benched_month, ledger, settle
-from deploy.bench.world import call_records
+from deploy.bench.world import call_records, strewn
 from deploy.stack.postgres import EmbeddedPostgres
 from pipeline import position_store
 from pipeline.ordinary import Messages, prepare_batch, read
@@ -42,6 +43,7 @@ from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
 from rollup import audit_store, close_store
 from rollup.announcement import EventTopics
+from schemas.binary import microseconds
 from schemas.periods import utc_text
 
 _RECORDS: Final = int(os.environ.get("CLOSE_RECORDS", "10000000"))  # noqa: TID251 (make passes its variables through)
@@ -77,9 +79,9 @@ def run(console: Console) -> dict[str, float]:
 
 def _ingest_figures(console: Console, small: Engine, large: Engine) -> dict[str, float]:
     # the strewn traffic comes first: it makes the rows of monthly usage, which traffic of later days finds there
-    strewn = _posted("strewn over the month", _strewn, small, large, console)
+    month_wide = _posted("strewn over the month", _strewn, small, large, console)
     in_order = _posted("a day's traffic", _of_one_day, small, large, console)
-    return {"ingest_growth": in_order, "month_wide_ingest_growth": strewn}
+    return {"ingest_growth": in_order, "month_wide_ingest_growth": month_wide}
 
 
 def _close_figures(console: Console, small: Engine, large: Engine) -> dict[str, float]:
@@ -192,13 +194,15 @@ def _of_one_day() -> Iterator[bytes]:
         record = json.loads(value)
         earlier = _LAST_DAY - datetime.fromisoformat(record["started_at"]).day
         for name in ("started_at", "answered_at", "ended_at"):
+            if record[name] is None:
+                continue
             record[name] = utc_text(datetime.fromisoformat(record[name]) + timedelta(days=earlier))
         yield json.dumps(record, separators=(",", ":")).encode()
 
 
 def _strewn() -> Iterator[bytes]:
     """A resend of a whole month in no order: each batch touches every day's pages."""
-    return call_records(_BATCH_RECORDS * _BATCHES, TENANTS, benched_month(), seed=2)
+    return iter(strewn(list(call_records(_BATCH_RECORDS * _BATCHES, TENANTS, benched_month(), seed=2))))
 
 
 def _batches(engine: Engine, values: Iterator[bytes]) -> Iterator[PreparedBatch]:
@@ -208,11 +212,12 @@ def _batches(engine: Engine, values: Iterator[bytes]) -> Iterator[PreparedBatch]
         position = position_store.ensure_position(connection, "calls.raw", 1, 0)
     spec = input_spec(settings, settings.inputs_of("calls")[0], position.id)
     snapshot = Snapshots(engine).current
-    received_at = int((benched_month().ends_at + timedelta(hours=1)).timestamp() * 1000)
+    received_at = microseconds(benched_month().ends_at + timedelta(hours=1))
     first = position.next_offset
     while batch := list(islice(values, _BATCH_RECORDS)):
         records = len(batch)
-        messages = Messages(range(first, first + records), [received_at] * records, [None] * records, batch)
+        offsets, received = np.arange(first, first + records), np.full(records, received_at)
+        messages = Messages(offsets, received, [None] * records, batch)
         ordinary, items = prepare_batch(spec, read(spec, messages), snapshot)
         yield PreparedBatch(position.id, first, first + records, items, ordinary)
         first += records

@@ -24,7 +24,7 @@ from sqlalchemy import Engine, text
 
 from deploy.bench.rig import PARTITIONS, Rig, Run
 from deploy.bench.stages import stage_costs
-from deploy.bench.world import call_records
+from deploy.bench.world import call_records, strewn
 
 _TENANTS: Final = 1000
 _WORKERS: Final = 2
@@ -65,6 +65,8 @@ def _round(rig: Rig, values: Sequence[bytes], resent: Sequence[int]) -> dict[str
         ceiling = _ceiling_rate(engine)
         stock = _stock_rate(rig, engine)
     again = [values[place] for place in resent]
+    with rig.database(_TENANTS) as engine:
+        out_of_order = _ingest(rig, engine, rig.topic(strewn(values)), len(values), len(values))
     with rig.database(_TENANTS) as engine:  # as producers resend that give a record's id as its key
         topic = rig.topic(again, [place // 500 % PARTITIONS for place in resent])
         one_percent = _ingest(rig, engine, topic, len(again), len(values))
@@ -78,6 +80,7 @@ def _round(rig: Rig, values: Sequence[bytes], resent: Sequence[int]) -> dict[str
         "stock_faust_records_per_second": stock,
         "worker_process_cpu_us_per_event": plain.cpu_microseconds_per_record,
         "ingest_to_copy": plain.records_per_second / ceiling,
+        "ingest_to_copy_strewn": out_of_order.records_per_second / ceiling,
         "ingest_to_copy_1pct": one_percent.records_per_second / ceiling,
         "ingest_to_copy_1pct_elsewhere": elsewhere.records_per_second / ceiling,
         "replay_to_copy": replay.records_per_second / ceiling,

@@ -17,7 +17,7 @@ from rich.console import Console
 from sqlalchemy import Engine, text
 
 from deploy.bench.rig import PARTITIONS, Rig, Run, read_so_far, wait_seconds_max
-from deploy.bench.world import again_as_others, call_records, sip_events
+from deploy.bench.world import again_as_others, call_records, sip_events, strewn
 from deploy.stack.child import Child
 
 _TENANTS: Final = 1000
@@ -106,27 +106,22 @@ def _ledger(rig: Rig, values: Sequence[bytes]) -> dict[str, float]:
     Traffic comes as it does from switches, in the order in which calls started: a batch touches one day's pages. Strewn over
     the month, as when a switch empties a queue of weeks, each record touches a page of its own.
     """
-    in_order = sorted(values, key=_started_at)
     with rig.database(_TENANTS) as engine:
-        empty = _calls(rig, engine, in_order).records_per_second
+        empty = _calls(rig, engine, values).records_per_second
         rates = []
         for copy, rows in enumerate((_MILLION, 10 * _MILLION), start=1):
             _fill_ledger(engine, rows)
-            rates.append(_calls(rig, engine, _as_others(in_order, copy)).records_per_second)
-        strewn = _calls(rig, engine, _as_others(values, 3)).records_per_second
+            rates.append(_calls(rig, engine, _as_others(values, copy)).records_per_second)
+        out_of_order = _calls(rig, engine, strewn(_as_others(values, 3))).records_per_second
     return {
         "growth_ledger_1m": rates[0] / empty,
         "growth_ledger": rates[1] / empty,
-        "growth_ledger_strewn": strewn / empty,
+        "growth_ledger_strewn": out_of_order / empty,
     }
 
 
 def _as_others(values: Sequence[bytes], copy: int) -> list[bytes]:
     return [value.replace(b'"0001', b'"%04x' % copy) for value in values]
-
-
-def _started_at(value: bytes) -> bytes:
-    return value.partition(b'"started_at":"')[2][:27]
 
 
 def _backlog(rig: Rig, values: Sequence[bytes]) -> dict[str, float]:

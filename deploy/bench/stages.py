@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+import numpy as np
+
 from attribution.attribute import InputRules, attribute_each
 from deploy.bench.rig import Rig
 from pipeline import worker
@@ -23,6 +25,7 @@ from pipeline.snapshot import Snapshots
 from rollup.ledger import sums_of
 from rollup.ledger_rows import content_columns, usage_columns
 from rollup.posting_store import ledger_rows
+from schemas.binary import microseconds
 from schemas.formats import Format
 from schemas.identity import record_digests
 
@@ -36,9 +39,9 @@ def stage_costs(values: Sequence[bytes], rig: Rig) -> dict[str, float]:
         snapshot = Snapshots(engine).refresh()
     rules = InputRules(sip_context=False, home_country="US", edge_addresses=frozenset())
     spec = InputSpec(1, "calls", Format(), rules, timedelta(minutes=5))
-    now, month = int(utc_now().timestamp() * 1000), rig.period.first_day
+    now, month = microseconds(utc_now()), rig.period.first_day
     pieces = [
-        Messages(range(first, first + len(piece)), [now] * len(piece), [None] * len(piece), piece)
+        Messages(np.arange(first, first + len(piece)), np.full(len(piece), now), [None] * len(piece), piece)
         for first in range(0, len(values), worker.piece_records)
         for piece in [values[first : first + worker.piece_records]]
     ]

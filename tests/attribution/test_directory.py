@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from attribution import number_table, spells
 from attribution.assets import FOREVER, to_end, to_instant, to_microseconds
-from attribution.directory import Changes, Directory, IpAssignment, NumberAssignment, NumberOwner
+from attribution.directory import Changes, Directory, IpAssignment, NumberAssignment
 from attribution.number_columns import NumberColumns
 from schemas import network
 from schemas.binary import microseconds_each
@@ -26,8 +26,10 @@ from tests.attribution.worlds import (
     SMALL,
     TENANTS,
     directory,
+    each_of,
     number,
     on,
+    whose,
 )
 
 NUMBERS = ["+12125550100", "+12125550101", "+442071838750", "+999999999999999"]
@@ -92,12 +94,6 @@ def slow_in_force(
     rows: Sequence[NumberAssignment] | Sequence[IpAssignment], at: datetime
 ) -> list[NumberAssignment | IpAssignment]:
     return [row for row in rows if row.made_at <= at and (row.ended_at is None or at < row.ended_at)]
-
-
-def whose(assignment: NumberAssignment | None) -> NumberOwner | None:
-    if assignment is None:
-        return None
-    return NumberOwner(assignment.id, assignment.account_id, assignment.tenant_id)
 
 
 def numbers_of(lives: Sequence[Sequence[Interval]]) -> list[NumberAssignment]:
@@ -176,7 +172,7 @@ def test_a_batch_of_numbers_is_answered_like_each_alone(
         else directory(*rows)
     )
     together = world.numbers_in_force([which for which, _ in asked], microseconds_each(at for _, at in asked))
-    assert together == [whose(world.number_in_force(which, at)) for which, at in asked]
+    assert each_of(together) == [whose(world.number_in_force(which, at)) for which, at in asked]
 
 
 @given(
@@ -220,7 +216,7 @@ def test_refreshing_step_by_step_is_loading_at_the_end(
     together = stepped.numbers_in_force(
         [which for which, _ in asked], microseconds_each(at for _, at in asked)
     )
-    assert together == [whose(each) for each in alone]
+    assert each_of(together) == [whose(each) for each in alone]
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2999, 1, 1)))
@@ -279,8 +275,10 @@ def test_a_batch_keeps_to_the_instants_at_which_an_assignment_begins_and_ends() 
     for at in [*BATCHES, *BATCHES[::-1]]:
         expected = [on(2) <= instant < on(4) for instant in at]
         assert [
-            each is not None
-            for each in numbers.numbers_in_force([NUMBERS[0]] * len(at), microseconds_each(at))
+            owner is not None
+            for owner, _, _ in each_of(
+                numbers.numbers_in_force([NUMBERS[0]] * len(at), microseconds_each(at))
+            )
         ] == expected
         assert [
             each is not None for each in ips.ips_in_force(["192.0.2.1"] * len(at), microseconds_each(at))
@@ -288,8 +286,10 @@ def test_a_batch_keeps_to_the_instants_at_which_an_assignment_begins_and_ends() 
 
 
 def test_each_asset_of_a_batch_needs_its_instant() -> None:
+    none = microseconds_each([])
+    assert each_of(directory().numbers_in_force([], none)) == []
+    assert directory().ips_in_force([], none) == []
     for ask in (directory().numbers_in_force, directory().ips_in_force):
-        assert ask([], microseconds_each([])) == []
         with pytest.raises(ValueError, match="2 instants"):
             ask(["192.0.2.1"], microseconds_each([on(1), on(2)]))
 

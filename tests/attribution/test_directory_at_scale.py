@@ -23,7 +23,7 @@ from attribution.number_table import NumberTable
 from deploy.bench.holdings import addresses, make_holdings, move, number_of
 from schemas.binary import microseconds_each
 from tests.attribution.stores import loaded
-from tests.attribution.worlds import BIG, END_OF_TIME, RESELLER, SMALL, directory, number, on
+from tests.attribution.worlds import BIG, END_OF_TIME, RESELLER, SMALL, directory, each_of, number, on, whose
 
 MINUTE = timedelta(minutes=1)
 Histories = Mapping[str, Sequence[NumberAssignment]]
@@ -62,9 +62,8 @@ def found(world: Directory, asked: Sequence[tuple[str, datetime]]) -> list[int |
     """Ids, alone and together, which must be the same."""
     together = world.numbers_in_force([which for which, _ in asked], microseconds_each(at for _, at in asked))
     alone = [world.number_in_force(which, at) for which, at in asked]
-    facts = [each and (each.id, each.account_id, each.tenant_id) for each in together]
-    assert facts == [each and (each.id, each.account_id, each.tenant_id) for each in alone]
-    return [each.id if each else None for each in together]
+    assert each_of(together) == [whose(each) for each in alone]
+    return [each.id if each else None for each in alone]
 
 
 def questions(lives: Histories, chosen: random.Random, count: int) -> list[tuple[str, datetime]]:
@@ -224,13 +223,9 @@ def test_a_large_directory_comes_out_of_the_database_whole_and_follows_its_chang
 
 def test_a_table_that_began_empty_answers_by_what_changed() -> None:
     empty = NumberTable.of(NumberColumns.of(()))
-    assert empty.in_force_each(["+12125550100", "911"], microseconds_each([on(1), on(2)])) == [None, None]
+    nobodys = empty.in_force_each(["+12125550100", "911"], microseconds_each([on(1), on(2)]))
+    assert each_of(nobodys) == [(None, None, None)] * 2
     held = empty.changed([number(1, "+12125550100", BIG, on(2))])
-    assert [
-        each and each.id
-        for each in held.in_force_each(["+12125550100"] * 2, microseconds_each([on(1), on(2)]))
-    ] == [
-        None,
-        1,
-    ]
+    twice = held.in_force_each(["+12125550100"] * 2, microseconds_each([on(1), on(2)]))
+    assert each_of(twice) == [(None, None, None), (1, RESELLER, BIG)]
     assert held.in_force("+12125550100", to_microseconds(on(2))) is not None

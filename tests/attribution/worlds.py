@@ -7,9 +7,13 @@ from datetime import UTC, datetime
 from attribution.attribute import InputRules
 from attribution.details import AccountDetails, TenantDetails
 from attribution.directory import Account, Changes, Directory, IpAssignment, NumberAssignment, Tenant
+from attribution.number_columns import NumberOwners
 from schemas import network
+from schemas.binary import number_of
 from schemas.network import address
 from schemas.records import CallRecord, SipEvent, call_record
+
+Owner = tuple[int | None, int | None, int | None]
 
 BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
 RESELLER, RIVAL = 1, 2
@@ -55,6 +59,21 @@ def dedicated(id_: int, prefix: str, tenant_id: int, account_id: int = RESELLER)
 
 def shared(id_: int, prefix: str, default: int | None = None, account_id: int = RESELLER) -> IpAssignment:
     return IpAssignment(id_, network.network(prefix), account_id, None, default, BEGINNING, None)
+
+
+def whose(assignment: NumberAssignment | None) -> Owner:
+    """What `each_of` says of a number that an assignment gives away."""
+    if assignment is None:
+        return None, None, None
+    return assignment.id, assignment.account_id, assignment.tenant_id
+
+
+def each_of(owners: NumberOwners) -> list[Owner]:
+    """The assignment, account and tenant of each number."""
+    return [
+        (number_of(owner), number_of(account), number_of(tenant))
+        for owner, account, tenant in zip(*owners, strict=True)
+    ]
 
 
 def directory(
