@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import phonenumbers
 
+from rollup.numbering import is_toll_free, place_of
 from rollup.terms import AccountTerms
 from schemas import numbers
 from schemas.memo import Memo
@@ -48,6 +49,8 @@ class UsageClass(NamedTuple):
     region_unknown: bool = False
 
 
+_class: Final = lru_cache(maxsize=4096)(UsageClass)  # one object for all records of a class
+
 ClassFacts = tuple[str, str, str | None, bool, str, frozenset[str]]
 """What decides a class: service, direction, called number, whether it lasted but less than `short_duration_seconds_limit`,
 home country and domestic regions."""
@@ -79,14 +82,14 @@ def _class_of(asked: ClassFacts) -> UsageClass:
     service, direction, to_number, short, home_country, domestic_regions = asked
     name = service_slug(service)
     if name != "call":
-        return UsageClass(f"service_{name}" if name in _RESERVED else name)
+        return _class(f"service_{name}" if name in _RESERVED else name)
     called = numbers.dialled(to_number, home_country) if to_number else ""
     if direction == "inbound":
-        return UsageClass("inbound_toll_free" if is_toll_free(called) else "inbound_conversational")
+        return _class("inbound_toll_free" if is_toll_free(called) else "inbound_conversational")
     return _outbound(called, short, home_country, domestic_regions)
 
 
-CLASSES: Final = Memo(_class_of, 131_072)
+CLASSES: Final = Memo(_class_of)
 """The class by the facts that decide it: most were asked before."""
 
 
@@ -111,16 +114,6 @@ def number_class(number: str) -> str:
 
 
 @lru_cache(maxsize=65_536)
-def is_toll_free(number: str) -> bool:
-    """Whether a number in E.164 is toll-free by its country's numbering plan."""
-    calling_code = _calling_code(number)
-    if calling_code is None:
-        return False
-    pattern = _toll_free_pattern(calling_code)
-    return pattern is not None and pattern.fullmatch(number, 1 + len(str(calling_code))) is not None
-
-
-@lru_cache(maxsize=65_536)
 def is_emergency(called: str, home_country: str) -> bool:
     """Whether a called number, as dialled, is an emergency short code of the home country or its test code.
 
@@ -137,49 +130,13 @@ def is_emergency(called: str, home_country: str) -> bool:
 
 def _outbound(called: str, short: bool, home_country: str, domestic_regions: frozenset[str]) -> UsageClass:  # noqa: FBT001 (same)
     if len(called) <= _short_code_length_max and is_emergency(called, home_country):
-        return UsageClass(OUTBOUND_EMERGENCY)
+        return _class(OUTBOUND_EMERGENCY)
     if is_toll_free(called):
-        return UsageClass("outbound_toll_free")
-    region, unknown_at_home = _region(called, home_country)
+        return _class("outbound_toll_free")
+    calling_code, region = place_of(called)
+    unknown_at_home = region is None and calling_code == phonenumbers.country_code_for_region(home_country)
     # What has no E.164 form (a short code, a SIP user) can only be reached at home.
     domestic = not called.startswith("+") or unknown_at_home or region in domestic_regions
     if not domestic:
-        return UsageClass("outbound_international")
-    return UsageClass("outbound_short_duration" if short else "outbound_conversational", unknown_at_home)
-
-
-@lru_cache(maxsize=65_536)
-def _region(called: str, home_country: str) -> tuple[str | None, bool]:
-    """The region of a called number, and whether it is unknown under the home calling code (L9)."""
-    try:
-        parsed = phonenumbers.parse(called)
-    except phonenumbers.NumberParseException:
-        return None, False
-    region = phonenumbers.region_code_for_number(parsed)
-    at_home = parsed.country_code == phonenumbers.country_code_for_region(home_country)
-    return region, region is None and at_home
-
-
-def _calling_code(number: str) -> int | None:
-    """The calling code of a number in E.164; None for anything else. No code is the beginning of another."""
-    if not number.startswith("+"):
-        return None
-    for length in (1, 2, 3):
-        digits = number[1 : 1 + length]
-        if digits.isdecimal() and int(digits) in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
-            return int(digits)
-    return None
-
-
-@lru_cache(maxsize=512)
-def _toll_free_pattern(calling_code: int) -> re.Pattern[str] | None:
-    """National numbers that are toll-free, from the plan's own metadata; matching it is 50 times a parse's speed."""
-    region = phonenumbers.region_code_for_country_code(calling_code)
-    metadata = (
-        phonenumbers.PhoneMetadata.metadata_for_nongeo_region(calling_code)
-        if region == phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY
-        else phonenumbers.PhoneMetadata.metadata_for_region(region)
-    )
-    toll_free = metadata and metadata.toll_free
-    pattern = toll_free and toll_free.national_number_pattern
-    return re.compile(pattern) if pattern else None
+        return _class("outbound_international")
+    return _class("outbound_short_duration" if short else "outbound_conversational", unknown_at_home)

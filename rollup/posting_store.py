@@ -30,6 +30,7 @@ from schemas.locks import Lock
 from schemas.periods import Period
 
 _LEDGER_COLUMNS: Final = ("period", "late", *LEDGER_COLUMNS)
+_rows_together_max: Final = 1000
 _HELD_COLUMNS: Final = ("started_date", "key", *HeldRow._fields[1:])
 
 
@@ -204,13 +205,17 @@ def count(connection: Connection, position_id: int, writer: str, counts: Iterabl
 
 
 def ledger_rows(usage: UsageColumns, places: Integers, posted_to: Mapping[date, date]) -> Iterable[bytes]:
-    """Rows in the form that `copy_binary` takes, each begun with the period it is posted to; joined where they follow."""
+    """Rows in the form that `copy_binary` takes, each begun with the period it is posted to; many joined at a time."""
     if not len(places):
         return
     months, which = months_of(usage.started[places])
     fields = binary_row_start(len(_LEDGER_COLUMNS))
     lines = list(map(usage.lines.__getitem__, places.tolist()))
-    ends = [*np.flatnonzero(np.diff(which)) + 1, len(lines)]
+    new_months = np.flatnonzero(np.diff(which)) + 1
+    ends = [
+        *np.union1d(new_months, np.arange(_rows_together_max, len(lines), _rows_together_max)),
+        len(lines),
+    ]
     for first, end in zip([0, *ends], ends, strict=False):
         month = months[which[first]]
         start = fields + binary_date(posted_to[month]) + binary_bool(posted_to[month] != month)

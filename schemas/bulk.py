@@ -9,11 +9,11 @@ COPY in Postgres's binary format: for rows that are made as schemas/binary.py do
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from decimal import Decimal
-from typing import Final, cast
+from itertools import chain
+from typing import Any, Final, cast
 
 import orjson
 import psycopg2
@@ -33,7 +33,7 @@ def copy_rows(connection: Connection, table: str, columns: Sequence[str], lines:
     """
     body = b"\n".join(lines)
     if body:
-        _copy(connection, table, columns, "csv, null 'null', escape '\\'", body)
+        _copy(connection, table, columns, "csv, null 'null', escape '\\'", [body])
 
 
 def copy_binary(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
@@ -42,15 +42,29 @@ def copy_binary(connection: Connection, table: str, columns: Sequence[str], rows
     Raises:
         DBAPIError: as SQLAlchemy's own statements do; `orig` is psycopg2's error.
     """
-    _copy(connection, table, columns, "binary", b"".join((_BINARY_HEADER, *rows, _BINARY_TRAILER)))
+    _copy(connection, table, columns, "binary", chain((_BINARY_HEADER,), rows, (_BINARY_TRAILER,)))
 
 
-def _copy(connection: Connection, table: str, columns: Sequence[str], form: str, body: bytes) -> None:
+class _Reader:
+    """Parts of a body, one at each read whatever its size: psycopg2 sends what it gets.
+
+    Few and large, because each read waits for the interpreter's lock; but not the whole, which no cache would hold.
+    """
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = iter(parts)
+
+    def read(self, size: int = -1, /) -> bytes:  # noqa: ARG002 (the protocol of files)
+        return next(self._parts, b"")
+
+
+def _copy(
+    connection: Connection, table: str, columns: Sequence[str], form: str, parts: Iterable[bytes]
+) -> None:
     statement = f"copy {table} ({', '.join(columns)}) from stdin with (format {form})"
     with closing(connection.connection.cursor()) as cursor:  # psycopg2's own: SQLAlchemy has no COPY
         try:
-            # in one piece: each further read would wait for the interpreter's lock while others compute
-            cast("psycopg2.extensions.cursor", cursor).copy_expert(statement, io.BytesIO(body), len(body) + 1)
+            cast("psycopg2.extensions.cursor", cursor).copy_expert(statement, cast("Any", _Reader(parts)))
         except psycopg2.Error as error:
             raise DBAPIError.instance(statement, None, error, psycopg2.Error) from error
 

@@ -20,7 +20,6 @@ _SHORT_CODE: Final = re.compile(r"[\d*#]{1,6}")
 _SEPARATORS: Final = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]")
 
 
-@lru_cache(maxsize=262_144)
 def dialled(text: str, home_country: str) -> str:
     """A dialled number in the one form everything compares: E.164 where it has one, else as dialled.
 
@@ -31,8 +30,11 @@ def dialled(text: str, home_country: str) -> str:
     Returns:
         `+442071838750`, a short code such as `911`, or the trimmed text itself (a SIP user such as `alice`).
     """
-    if _E164.fullmatch(text):
-        return text
+    return text if _E164.fullmatch(text) else _as_e164(text, home_country)
+
+
+@lru_cache(maxsize=65_536)
+def _as_e164(text: str, home_country: str) -> str:
     compact = _SEPARATORS.sub("", text)
     if _E164.fullmatch(compact) or _SHORT_CODE.fullmatch(compact):
         return compact

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberType
 
-from rollup.classify import UsageClass, is_toll_free, number_class, service_slug, usage_class
+from rollup.classify import UsageClass, number_class, service_slug, usage_class
+from rollup.numbering import is_toll_free
 from rollup.terms import AccountTerms
 from tests.rollup.builders import US
 
