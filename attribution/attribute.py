@@ -107,13 +107,6 @@ _BY_NUMBER: Final = Grounds("A2")
 _WITHOUT_TENANT: Final = Grounds("A6", "number_without_tenant")
 _NOT_ASSIGNED: Final = Grounds("A6", "number_not_assigned")
 _NOBODYS: Final = Unattributed("ip_not_assigned", None, "A6")
-
-
-def _ground(told: tuple[Rule, Reason | None, str | None]) -> Grounds:
-    return Grounds(*told)
-
-
-_GROUNDS: Final = Memo(_ground, 4096)
 _CLOCK_AHEAD: Final = Held("clock_ahead")
 _IN_CONTEXT: Final = Held("sip_context")
 
@@ -307,3 +300,10 @@ def _name(header: str | None) -> str | None:
 def _shown(name: str) -> str:
     """A header's value as it may be shown to a person: of limited length, no control characters."""
     return "".join([each if each.isprintable() else "\ufffd" for each in name[:header_shown_length_max]])
+
+
+def _ground(told: tuple[Rule, Reason | None, str | None]) -> Grounds:
+    return Grounds(*told)
+
+
+_GROUNDS: Final = Memo(_ground, 4096)

@@ -23,13 +23,8 @@ from pipeline.prepare import Item, SipContextRow, quarantined
 from pipeline.recent_identities import RecentIdentities
 from rollup import posting_store as store
 from rollup import standing_store
-from rollup.ledger import (
-    Identity,
-    UsageColumns,
-    UsageRow,
-    nearby_midnights,
-    sums_of,
-)
+from rollup.ledger import Identity, UsageColumns, UsageRow, nearby_midnights
+from rollup.sums import sums_of
 from rollup.unposted import HeldRow, RefusedRow
 from schemas.binary import Integers
 from schemas.bulk import copy_line, copy_rows

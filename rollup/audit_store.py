@@ -13,10 +13,10 @@ import orjson
 from sqlalchemy import Connection, Row, text
 
 from rollup.close_store import NotSealedError, month_facts
-from rollup.ledger import UsageGroup, UsageSums
 from rollup.month_sums_store import differences, ledger_usage, monthly_usage, owner_names
 from rollup.months_store import period_row, period_rows
 from rollup.statement import CHAIN_START, Owner, chained, render
+from rollup.sums import UsageGroup, UsageSums
 from schemas.events import PERIOD_CLOSED
 from schemas.periods import Period
 from schemas.statements import RENDERER, Statement, sha256_hex

@@ -24,7 +24,6 @@ from rollup.announcement import (
     statement_closed,
 )
 from rollup.closed_month_store import ClosedMonth, UnpricedNumbers, closed_month
-from rollup.ledger import UsageGroup, UsageSums
 from rollup.month_sums_store import (
     differences,
     ledger_usage,
@@ -44,6 +43,7 @@ from rollup.statement import (
     numbers_held,
     statement,
 )
+from rollup.sums import UsageGroup, UsageSums
 from rollup.tariff_store import load_tariffs
 from schemas.bulk import copy_line, copy_rows
 from schemas.periods import Period

@@ -6,9 +6,8 @@ transaction knows (L5). What is asked of one alone is read from its `UsageRow`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from struct import Struct
 from typing import Final, NamedTuple, Protocol
 
@@ -16,7 +15,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.amounts import from_millionths
 from schemas.binary import (
     DAY_MICROSECONDS,
     Integers,
@@ -200,8 +198,6 @@ IDENTITY_FIELDS: Final = np.dtype([("date", ">i4"), ("key", "V16")])
 _ORDERED: Final = np.dtype([("date", ">i4"), ("key", ">u8"), ("rest", "V8")])  # of an identity
 _IDENTITY: Final = Struct(">i16s").pack
 _DATE: Final = Struct(">i").unpack_from
-_EPOCH: Final = np.datetime64("2000-01-01", "us")
-_INTEGERS_END: Final = 2**63
 
 
 def identity_of(started_date: date, key: bytes) -> Identity:
@@ -240,27 +236,6 @@ def short_keys(identities: NDArray[np.void]) -> NDArray[np.uint64]:
     return identities.view(_ORDERED)["key"].astype(np.uint64)
 
 
-class UsageGroup(NamedTuple):
-    """What one row of monthly usage adds up, but for its writer's shard."""
-
-    period: date
-    usage_period: date
-    account_id: int | None
-    tenant_id: int | None
-    usage_class: str
-    currency: str
-
-
-class UsageSums(NamedTuple):
-    """The sums of one group; every record is an attempt, every answered one a call."""
-
-    attempts: int
-    calls: int
-    answered_seconds: Decimal
-    billed_seconds: int
-    cost: Decimal
-
-
 def nearby_midnight(started_at: datetime) -> date | None:
     """The date that begins at the UTC midnight within five minutes of an instant, if there is one (L1)."""
     after = (started_at + _MIDNIGHT_MARGIN).date()
@@ -272,53 +247,3 @@ def nearby_midnights(started: Integers) -> NDArray[np.bool_]:
     margin = _MIDNIGHT_MARGIN // timedelta(microseconds=1)
     near: NDArray[np.bool_] = (started + margin) // DAY_MICROSECONDS != (started - margin) // DAY_MICROSECONDS
     return near
-
-
-def months_of(started: Integers) -> tuple[list[date], Integers]:
-    """The months that instants lie in, by their first days, and for each instant which of these."""
-    days = _EPOCH + started.astype("timedelta64[us]")
-    months, which = np.unique(days.astype("datetime64[M]"), return_inverse=True)
-    return months.astype(object).tolist(), which
-
-
-def sums_of(
-    usage: UsageColumns, places: Integers, posting_period: Mapping[date, date]
-) -> dict[UsageGroup, UsageSums]:
-    """Some rows added up by group; `posting_period` says for each month of `started` where it is posted (L5)."""
-    months, month = months_of(usage.started[places])
-    account_ids, tenant_ids = usage.account_ids[places], usage.tenant_ids[places]
-    tallies: dict[Tally, int] = {}
-    tally = numbers([tallies.setdefault(each, len(tallies)) for each in usage.tallies])[places]
-    told = month
-    for column in (account_ids, tenant_ids, tally):
-        values, which = np.unique(column, return_inverse=True)
-        told = told * len(values) + which
-    groups, first, group = np.unique(told, return_index=True, return_inverse=True)
-    columns = [
-        _added(group, len(groups), column[places])
-        for column in (
-            np.ones(usage.records, dtype=np.int64),
-            usage.answered.astype(np.int64),
-            usage.answered_millionths,
-            usage.billed_seconds,
-            usage.cost_millionths,
-        )
-    ]
-    return {
-        UsageGroup(
-            posting_period[months[month[place]]],
-            months[month[place]],
-            number_of(account_ids[place]),
-            number_of(tenant_ids[place]),
-            *usage.tallies[places[place]],
-        ): UsageSums(attempts, calls, from_millionths(answered), billed, from_millionths(cost))
-        for place, attempts, calls, answered, billed, cost in zip(first.tolist(), *columns, strict=True)
-    }
-
-
-def _added(group: Integers, groups: int, column: Integers) -> list[int]:
-    """A column's sum for each group, exactly: by Python's integers where 64 bits could be too few."""
-    fits = int(column.max(initial=0)) * len(column) < _INTEGERS_END
-    sums = np.zeros(groups, dtype=np.int64 if fits else object)
-    np.add.at(sums, group, column if fits else column.astype(object))
-    return [int(each) for each in sums.tolist()]

@@ -19,9 +19,9 @@ import psycopg2.extensions
 from sqlalchemy import Connection, Row, text
 
 from rollup.classify import CALL_CLASSES
-from rollup.ledger import UsageGroup, UsageSums
 from rollup.peaks import CallSpans, Chunk, peak_channels_of_many
 from rollup.statement import Owner, OwnerNames
+from rollup.sums import UsageGroup, UsageSums
 from schemas.periods import Period
 
 _SUMS = "count(*), count(*) filter (where answered), sum(answered_seconds), sum(billed_seconds)::bigint, sum(cost)"

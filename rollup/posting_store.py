@@ -12,17 +12,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from sqlalchemy import Connection, text
 
-from rollup.ledger import (
-    LEDGER_COLUMNS,
-    Identity,
-    UsageColumns,
-    UsageGroup,
-    UsageSums,
-    date_of,
-    key_of,
-    months_of,
-)
+from rollup.ledger import LEDGER_COLUMNS, Identity, UsageColumns, date_of, key_of
 from rollup.standing_store import identity_in
+from rollup.sums import UsageGroup, UsageSums, months_of
 from rollup.unposted import HeldRow, QuarantineRow
 from schemas.binary import Integers, binary_bool, binary_date, binary_row_start
 from schemas.bulk import copy_binary, copy_line, copy_rows

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from rollup.classify import number_class
-from rollup.ledger import UsageGroup, UsageSums
+from rollup.sums import UsageGroup, UsageSums
 from rollup.tariffs import Tariffs
 from schemas.identity import fact_id
 from schemas.money import ledger_cost

@@ -22,9 +22,9 @@ from pipeline.clock import utc_now
 from pipeline.ordinary import Messages, OrdinaryUsage, decide, read
 from pipeline.prepare import InputSpec
 from pipeline.snapshot import Snapshots
-from rollup.ledger import sums_of
 from rollup.ledger_rows import content_columns, usage_columns
 from rollup.posting_store import ledger_rows
+from rollup.sums import sums_of
 from schemas.binary import microseconds
 from schemas.formats import Format
 from schemas.identity import record_digests

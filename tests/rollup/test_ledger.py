@@ -16,20 +16,25 @@ from rollup.ledger import (
     IDENTITY_BYTES,
     Payer,
     UsageColumns,
-    UsageGroup,
     UsageRow,
-    UsageSums,
     identity_of,
     in_order,
     nearby_midnight,
     nearby_midnights,
-    sums_of,
 )
+from rollup.sums import UsageGroup, UsageSums, sums_of
 from schemas.binary import microseconds_each
 from schemas.columns import rows_at, rows_joined
 
 OCTOBER, NOVEMBER = date(2026, 10, 1), date(2026, 11, 1)
-PAYERS = [Payer(1, 2, "call", "USD"), Payer(1, None, "call", "USD"), Payer(None, None, "call", "XXX")]
+PAYERS = [
+    Payer(1, 2, "call", "USD"),
+    Payer(1, None, "call", "USD"),
+    Payer(None, None, "call", "XXX"),
+    Payer(2**62, 2**63 - 1, "call", "USD"),
+    Payer(2**62, 2**24, "sms", "USD"),
+    Payer(2**24 - 1, 2**24 - 1, "call", "EUR"),
+]
 
 rows = st.builds(
     UsageRow,
