@@ -231,7 +231,9 @@ class BatchConsumer(driver.Consumer):
         place = self._places.get(tp)
         if place is None:
             return None
-        fresh = [record for record in records if record.offset >= place.expected]
+        fresh = records
+        if fresh and fresh[0].offset < place.expected:
+            fresh = [record for record in records if record.offset >= place.expected]
         if not fresh:  # the log begins anew below what was read, or these are from before a seek
             await self._find_again([tp])
             return None

@@ -132,7 +132,7 @@ def usage_columns(calls: CallColumns, decisions: Decisions) -> UsageColumns:
     fields = zip(
         numbers_of_rows,
         _GROUNDS.each(standings.grounds.tolist()),
-        _TALLIES.each(decisions.tallies),
+        TALLIES.each(decisions.tallies),
         parts.kinds,
         binary_texts(calls.ids),
         parts.call_ids,
@@ -221,6 +221,10 @@ def _tally(tally: Tally) -> bytes:
     return binary_text(tally.usage_class) + binary_text(tally.currency)
 
 
+TALLIES: Final = Memo(_tally, 4096)
+"""The columns `usage_class` and `currency`."""
+
+
 def _kind(named: tuple[str, str, str]) -> bytes:
     switch, service, direction = named
     return binary_text(switch) + binary_text(service) + binary_text(direction)
@@ -232,7 +236,6 @@ def _name(header: str | None) -> bytes:
 
 
 _GROUNDS: Final = Memo(_ground, 4096)
-_TALLIES: Final = Memo(_tally, 4096)
 _KINDS: Final = Memo(_kind, 4096)
 _SOURCES: Final = Memo(binary_address)
 _NAMES: Final = Memo(_name)

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
 from sqlalchemy import Connection, text
 
 from rollup.ledger import LEDGER_COLUMNS, Identity, UsageColumns, date_of, key_of
+from rollup.ledger_rows import TALLIES
 from rollup.standing_store import identity_in
-from rollup.sums import UsageGroup, UsageSums, months_of
+from rollup.sums import Totals, UsageGroup, UsageSums, months_of
 from rollup.unposted import HeldRow, QuarantineRow
-from schemas.binary import Integers, binary_bool, binary_date, binary_row_start
+from schemas.binary import Integers, binary_bool, binary_date, binary_numerics, binary_row_start, binary_rows
 from schemas.bulk import copy_binary, copy_line, copy_rows
 from schemas.locks import Lock
 from schemas.periods import Period
 
 _LEDGER_COLUMNS: Final = ("period", "late", *LEDGER_COLUMNS)
+_SUMS_COLUMNS: Final = (
+    *("shard", "period", "usage_period", "account_id", "tenant_id"),
+    *("attempts", "calls", "answered_seconds", "billed_seconds", "cost", "usage_class", "currency"),
+)
 _rows_together_max: Final = 1000
 _HELD_COLUMNS: Final = ("started_date", "key", *HeldRow._fields[1:])
 
@@ -125,9 +131,9 @@ def merge_usage(
     return {identity_in(row) for row in held}
 
 
-def add_usage(connection: Connection, shard: int, sums: Mapping[UsageGroup, UsageSums]) -> None:
+def add_usage(connection: Connection, shard: int, totals: Totals) -> None:
     """Add to the monthly usage of one writer (L4); sorted, so that writers that share a shard never deadlock."""
-    if not sums:
+    if not len(totals.attempts):
         return
     connection.execute(
         text(
@@ -135,8 +141,18 @@ def add_usage(connection: Connection, shard: int, sums: Mapping[UsageGroup, Usag
             "(like monthly_usage including defaults) on commit delete rows"
         )
     )
-    lines = (copy_line((shard, *group, *total)) for group, total in sums.items())
-    copy_rows(connection, "incoming_sums", ("shard", *UsageGroup._fields, *UsageSums._fields), lines)
+    fields = binary_rows(
+        [
+            np.full(len(totals.attempts), shard, dtype=np.int32),
+            *(totals.periods.astype(np.int32), totals.usage_periods.astype(np.int32)),
+            *(totals.account_ids, totals.tenant_ids, totals.attempts, totals.calls),
+            binary_numerics(totals.answered_seconds),
+            *(totals.billed_seconds, binary_numerics(totals.costs)),
+        ]
+    )
+    start = binary_row_start(len(_SUMS_COLUMNS))
+    rows = map(b"".join, zip(repeat(start), fields, TALLIES.each(totals.tallies)))
+    copy_binary(connection, "incoming_sums", _SUMS_COLUMNS, [b"".join(rows)])
     groups = ", ".join(UsageGroup._fields)
     added = ", ".join(f"{name} = m.{name} + excluded.{name}" for name in UsageSums._fields)
     connection.execute(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rollup.ledger import Tally, UsageColumns
-from schemas.amounts import from_millionths
-from schemas.binary import NEVER, Integers, number_of, numbers
+from schemas.binary import NEVER, Integers, day_number, numbers
 
 _EPOCH: Final = np.datetime64("2000-01-01", "us")
 _INTEGERS_END: Final = 2**63
@@ -45,9 +45,26 @@ def months_of(started: Integers) -> tuple[list[date], Integers]:
     return months.astype(object).tolist(), which
 
 
-def sums_of(
-    usage: UsageColumns, places: Integers, posting_period: Mapping[date, date]
-) -> dict[UsageGroup, UsageSums]:
+class Totals(NamedTuple):
+    """The sums of some groups by column, as `UsageGroup` and `UsageSums` have them.
+
+    Months: as `schemas.binary.day_number` of their first days. Ids: `NEVER` for none. Amounts: millionths, in Python's
+    integers where 64 bits could be too few.
+    """
+
+    periods: Integers
+    usage_periods: Integers
+    account_ids: Integers
+    tenant_ids: Integers
+    tallies: Sequence[Tally]
+    attempts: Integers
+    calls: Integers
+    answered_seconds: NDArray[Any]
+    billed_seconds: Integers
+    costs: NDArray[Any]
+
+
+def sums_of(usage: UsageColumns, places: Integers, posting_period: Mapping[date, date]) -> Totals:
     """Some rows added up by group; `posting_period` says for each month of `started` where it is posted (L5)."""
     months, month = months_of(usage.started[places])
     account_ids, tenant_ids = usage.account_ids[places], usage.tenant_ids[places]
@@ -55,26 +72,19 @@ def sums_of(
     tally = numbers([tallies.setdefault(each, len(tallies)) for each in usage.tallies])[places]
     told = _told_apart((month, account_ids, tenant_ids, tally))
     groups, first, group = np.unique(told, return_index=True, return_inverse=True)
-    columns = [
-        _added(group, len(groups), column[places])
-        for column in (
-            np.ones(usage.records, dtype=np.int64),
-            usage.answered.astype(np.int64),
-            usage.answered_millionths,
-            usage.billed_seconds,
-            usage.cost_millionths,
-        )
-    ]
-    return {
-        UsageGroup(
-            posting_period[months[month[place]]],
-            months[month[place]],
-            number_of(account_ids[place]),
-            number_of(tenant_ids[place]),
-            *usage.tallies[places[place]],
-        ): UsageSums(attempts, calls, from_millionths(answered), billed, from_millionths(cost))
-        for place, attempts, calls, answered, billed, cost in zip(first.tolist(), *columns, strict=True)
-    }
+    known = list(tallies)
+    return Totals(
+        numbers([day_number(posting_period[each]) for each in months])[month[first]],
+        numbers([day_number(each) for each in months])[month[first]],
+        account_ids[first],
+        tenant_ids[first],
+        [known[each] for each in tally[first].tolist()],
+        np.bincount(group, minlength=len(groups)),
+        np.bincount(group[usage.answered[places]], minlength=len(groups)),
+        _added(group, len(groups), usage.answered_millionths[places]),
+        _added(group, len(groups), usage.billed_seconds[places]),
+        _added(group, len(groups), usage.cost_millionths[places]),
+    )
 
 
 def _told_apart(columns: Sequence[Integers]) -> Integers:
@@ -90,9 +100,9 @@ def _told_apart(columns: Sequence[Integers]) -> Integers:
     return told
 
 
-def _added(group: Integers, groups: int, column: Integers) -> list[int]:
+def _added(group: Integers, groups: int, column: Integers) -> NDArray[Any]:
     """A column's sum for each group, exactly: by Python's integers where 64 bits could be too few."""
     fits = int(column.max(initial=0)) * len(column) < _INTEGERS_END
-    sums = np.zeros(groups, dtype=np.int64 if fits else object)
-    np.add.at(sums, group, column if fits else column.astype(object))
-    return [int(each) for each in sums.tolist()]
+    sums = np.zeros(groups, dtype=np.int64 if fits else np.object_)
+    np.add.at(sums, group, column if fits else column.astype(np.object_))
+    return sums

@@ -74,8 +74,3 @@ def read_millionths(texts: Sequence[str]) -> Integers:
         raise ValueError("an amount is not written plainly")
     read: Integers = np.fromstring(together.replace(".", ""), dtype=np.int64, sep=" ") * _SCALES[decimals]
     return read
-
-
-def from_millionths(number: int) -> Decimal:
-    """The amount, exactly."""
-    return Decimal(number).scaleb(-_decimals_max)

@@ -138,8 +138,11 @@ def binary_address(value: Address | None) -> bytes:
     return _LENGTH(len(inet)) + inet
 
 
-def binary_numerics(millionths: Integers) -> NDArray[Any]:
-    """Each amount as a numeric of six decimals, a field for `binary_rows`; none may be negative."""
+def binary_numerics(millionths: NDArray[Any]) -> NDArray[Any]:
+    """Each amount, a whole number of millionths, as a numeric of six decimals: a field for `binary_rows`.
+
+    None may be negative. Of 10**16 or more the database refuses them.
+    """
     fields = np.empty(len(millionths), dtype=_NUMERIC)
     fields["digits"], fields["weight"], fields["sign"], fields["scale"] = 6, 3, 0, 6
     rest = millionths // 100
