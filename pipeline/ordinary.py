@@ -144,7 +144,7 @@ def prepare_batch(spec: InputSpec, told: Read, snapshot: Snapshot) -> tuple[Ordi
         alone = decode(spec, map(told.messages.message, decided.left))
         others = sorted([*others, *alone], key=_in_order)
     ordinary_usage = OrdinaryUsage(usage_columns(decided.calls, decided.decisions), decided.messages)
-    return ordinary_usage, prepare(spec, others, snapshot)
+    return ordinary_usage, prepare(spec, others, snapshot) if others else []
 
 
 def _in_order(told: tuple[Message, Decoded]) -> tuple[int, int]:

@@ -62,7 +62,8 @@ def _workers_and_sip(rig: Rig, values: Sequence[bytes]) -> dict[str, float]:
             sip = rig.read_to_end(engine, topic, len(events), workers)
     return {
         "two_workers_to_one": two.records_per_second / one.records_per_second,
-        "lock_waits_per_look": statistics.fmean(waits),
+        "lock_waits_per_look": statistics.fmean(waits["else"]),
+        "extension_waits_per_look": statistics.fmean(waits["extend"]),
         "sip_to_calls": sip.records_per_second / two.records_per_second,
     }
 
@@ -163,18 +164,23 @@ def _fill_ledger(engine: Engine, rows_wanted: int) -> None:
 
 
 @contextmanager
-def _watched_locks(engine: Engine) -> Iterator[list[int]]:
-    """How many sessions were waiting for a lock, at each look while it lasts."""
-    seen: list[int] = []
+def _watched_locks(engine: Engine) -> Iterator[dict[str, list[int]]]:
+    """How many sessions were waiting for a lock, at each look while it lasts: for a table's next page, or for anything else.
+
+    Whoever fills a table's last page adds the next one, alone for some microseconds; that is no lock of a row or a transaction.
+    """
+    seen: dict[str, list[int]] = {"extend": [], "else": []}
     over = threading.Event()
 
     def look() -> None:
         query = text(
-            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            "select count(*) filter (where wait_event = 'extend'), count(*) filter (where wait_event <> 'extend') "
+            "from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
         )
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             while not over.wait(0.05):
-                seen.append(connection.execute(query).scalar_one())
+                for which, sessions in zip(seen, connection.execute(query).one(), strict=True):
+                    seen[which].append(sessions)
 
     watcher = threading.Thread(target=look)
     watcher.start()
