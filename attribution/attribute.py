@@ -122,21 +122,33 @@ class Attributions(NamedTuple):
     held: Mapping[int, Held]
     near_matches: Mapping[int, str]
 
-    def at(self, place: int) -> Attribution:
-        """What was decided of one record."""
-        if place in self.held:
-            return self.held[place]
-        account_id, tenant_id, assignment_id = [number_of(column[place]) for column in self.standings[:3]]
-        grounds = self.standings.grounds[place]
-        if account_id is not None and tenant_id is not None and assignment_id is not None:
-            return Attributed(account_id, tenant_id, grounds.rule, assignment_id, grounds.header_ignored)
-        reason = cast("Reason", grounds.reason)
-        return Unattributed(reason, account_id, grounds.rule, assignment_id, self.near_matches.get(place))
+    def each(self) -> list[Attribution]:
+        """What was decided of each record, one by one."""
+        decided: list[Attribution] = list(map(_decision, *[each.tolist() for each in self.standings]))
+        for place, near in self.near_matches.items():
+            decided[place] = msgspec.structs.replace(cast("Unattributed", decided[place]), near_match=near)
+        for place, held in self.held.items():
+            decided[place] = held
+        return decided
+
+
+def _decision(account_id: int, tenant_id: int, assignment_id: int, grounds: Grounds) -> Attribution:
+    """What stands in columns, `NEVER` for none."""
+    if tenant_id != NEVER:
+        return Attributed(
+            account_id, tenant_id, cast("Rule", grounds.rule), assignment_id, grounds.header_ignored
+        )
+    return Unattributed(
+        cast("Reason", grounds.reason),
+        number_of(account_id),
+        cast("Rule", grounds.rule),
+        number_of(assignment_id),
+    )
 
 
 def attribute(record: CallRecord, directory: Directory, rules: InputRules) -> Attribution:
     """Decide the tenant of a record from the record alone, or hold it for its SIP events or its instant."""
-    return attribute_each(CallColumns.of((record,)), directory, rules).at(0)
+    return attribute_each(CallColumns.of((record,)), directory, rules).each()[0]
 
 
 def attribute_each(calls: CallColumns, directory: Directory, rules: InputRules) -> Attributions:

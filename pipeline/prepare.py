@@ -139,8 +139,8 @@ def prepare(spec: InputSpec, decoded: Iterable[tuple[Message, Decoded]], snapsho
     outcomes = iter(
         _written(
             [
-                _judged(spec, message, record, attributions.at(place), snapshot)
-                for place, (message, record) in enumerate(calls)
+                _judged(spec, message, record, attribution, snapshot)
+                for (message, record), attribution in zip(calls, attributions.each(), strict=True)
             ]
         )
     )

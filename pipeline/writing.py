@@ -28,6 +28,7 @@ from rollup.sums import sums_of
 from rollup.unposted import HeldRow, RefusedRow
 from schemas.binary import Integers
 from schemas.bulk import copy_line, copy_rows
+from schemas.columns import rows_at
 
 _UNIQUE_VIOLATION: Final = "23505"
 
@@ -185,8 +186,8 @@ def _post_usage(
     sorted, so that writers of the same records never deadlock.
     """
     usage, asked = rows.usage, rows.to_post()
-    midnight = asked[nearby_midnights(usage.started[asked])].tolist()
-    over_midnight = standing_store.claim_midnights(connection, [usage.row(place) for place in midnight])
+    midnight = rows_at(usage, asked[nearby_midnights(usage.started[asked])])
+    over_midnight = standing_store.claim_midnights(connection, midnight.rows())
     _drop(rows, rows.places_of(over_midnight), counts, same=False)
     asked = rows.to_post()
     suspects = asked if recent is None else asked[recent.suspects(usage.identities[asked])]

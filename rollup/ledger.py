@@ -25,6 +25,7 @@ from schemas.binary import (
     number_of,
     numbers,
 )
+from schemas.columns import rows_at
 
 _MIDNIGHT_MARGIN: Final = timedelta(minutes=5)
 MIDNIGHT_HOURS: Final = frozenset({0, 23})
@@ -174,20 +175,26 @@ class UsageColumns(NamedTuple):
 
     def row(self, place: int) -> UsageRow:
         """One row."""
-        return UsageRow(
-            self.identities[place].tobytes(),
-            self.contents[place].tobytes(),
-            Payer(
-                number_of(self.account_ids[place]), number_of(self.tenant_ids[place]), *self.tallies[place]
-            ),
-            bool(self.answered[place]),
-            int(self.answered_millionths[place]),
-            int(self.billed_seconds[place]),
-            int(self.cost_millionths[place]),
-            instant_of(int(self.started[place])),
-            int(self.position_ids[place]),
-            int(self.kafka_offsets[place]),
-            self.lines[place],
+        return rows_at(self, [place]).rows()[0]
+
+    def rows(self) -> list[UsageRow]:
+        """Each row."""
+        owners = zip(self.account_ids.tolist(), self.tenant_ids.tolist(), self.tallies, strict=True)
+        return list(
+            map(
+                UsageRow,
+                self.identities.tolist(),
+                self.contents.tolist(),
+                [Payer(number_of(account), number_of(tenant), *tally) for account, tenant, tally in owners],
+                self.answered.tolist(),
+                self.answered_millionths.tolist(),
+                self.billed_seconds.tolist(),
+                self.cost_millionths.tolist(),
+                map(instant_of, self.started.tolist()),
+                self.position_ids.tolist(),
+                self.kafka_offsets.tolist(),
+                self.lines,
+            )
         )
 
 

@@ -110,7 +110,7 @@ def usage_rows(usages: Sequence[Usage]) -> list[UsageRow]:
             numbers([each.kafka_offset for each in usages]),
         ),
     )
-    return [columns.row(place) for place in range(len(usages))]
+    return columns.rows()
 
 
 def usage_columns(calls: CallColumns, decisions: Decisions) -> UsageColumns:

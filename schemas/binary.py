@@ -179,9 +179,9 @@ def numbers(column: Iterable[int | None]) -> Integers:
     return np.array([NEVER if each is None else each for each in column], dtype=np.int64)
 
 
-def number_of(value: np.int64) -> int | None:
-    """The number that `numbers` put into a column."""
-    return None if value == NEVER else int(value)
+def number_of(value: int) -> int | None:
+    """The number that `numbers` made one of a column of."""
+    return None if value == NEVER else value
 
 
 def instant_of(since_epoch: int) -> datetime:
