@@ -66,6 +66,42 @@ def test_what_is_copied_in_binary_form_is_read_back_the_same(database: Engine, g
         assert [tuple(row) for row in read] == given_rows
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    given_rows=st.lists(
+        st.tuples(st.none() | st.integers(-(2**62), 2**62), st.booleans(), st.none() | instants, amounts),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_rows_of_columns_are_read_back_the_same_whichever_fields_are_null(
+    database: Engine, given_rows: list[tuple[int | None, bool, datetime | None, Decimal]]
+) -> None:
+    numbers, flags, times, sums = zip(*given_rows, strict=True)
+    fields = binary.binary_rows(
+        [
+            np.arange(len(given_rows), dtype=np.int32),
+            binary.numbers(numbers),
+            np.array(flags),
+            binary.microseconds_each(times),
+            binary.binary_numerics(binary.numbers(int(each * 10**6) for each in sums)),
+        ]
+    )
+    start = binary.binary_row_start(5)
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "create temporary table laid (place integer, number bigint, flag boolean, instant timestamptz, "
+                "amount numeric(18, 6)) on commit drop"
+            )
+        )
+        columns = ("place", "number", "flag", "instant", "amount")
+        bulk.copy_binary(connection, "laid", columns, [start + each for each in fields])
+        read = connection.execute(text("select number, flag, instant, amount from laid order by place"))
+
+        assert [tuple(row) for row in read] == given_rows
+
+
 def test_a_refused_copy_is_an_error_of_the_database(database: Engine) -> None:
     with database.begin() as connection, pytest.raises(DBAPIError, match="no_such_table"):
         bulk.copy_binary(connection, "no_such_table", ("words",), [])
