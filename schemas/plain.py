@@ -78,7 +78,7 @@ def read_plainly(value: bytes) -> CallRecord | None:
 def complete_calls(values: Sequence[bytes | None]) -> tuple[Sequence[int], CallColumns]:
     """Those of some messages that hold a complete call, written plainly: their places, and the calls by column.
 
-    Complete: it ended, and came with its seconds and its cost; inbound with the called number, outbound with the source.
+    Complete: it ended, and came with its seconds and its cost.
     Each of them is as `read_plainly` reads it.
     """
     calls = _read_together(values)
@@ -135,7 +135,6 @@ def _is_complete(call: _PlainCall) -> bool:
         and call.billed_seconds is not None
         and call.cost is not None
         and call.currency is not None
-        and _tells_whose(call)
     )
 
 
@@ -161,8 +160,6 @@ def _columns(calls: Sequence[_PlainCall]) -> CallColumns:
     )
     ids, switches, services, directions, started, call_ids, from_numbers, to_numbers = columns[:8]
     sources, names, answered, ended, answered_seconds, billed_seconds, costs, currencies = columns[8:]
-    if (None in to_numbers or None in sources) and not all(map(_tells_whose, calls)):
-        raise TypeError
     if currencies and not _are_codes("".join(currencies)):
         raise ValueError("a currency is no code")
     instants = _instants(
@@ -193,10 +190,6 @@ def _columns(calls: Sequence[_PlainCall]) -> CallColumns:
         [b""] * len(calls),
         currencies,
     )
-
-
-def _tells_whose(call: _PlainCall) -> bool:
-    return (call.to_number if call.direction == "inbound" else call.source_ip) is not None
 
 
 def _texts(amounts: Sequence[str | int | None]) -> Sequence[str]:

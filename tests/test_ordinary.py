@@ -17,6 +17,7 @@ from pipeline.ordinary import Messages, OrdinaryUsage, prepare_batch, read
 from pipeline.prepare import InputSpec, Message, Outcome, Snapshot, decode, prepare
 from rollup.tariffs import Tariffs
 from rollup.terms import AccountTerms, domestic_by_default
+from rollup.unposted import HeldRow
 from schemas.formats import Format
 from schemas.periods import Period
 from tests.attribution.worlds import BIG, RESELLER, RIVAL, SMALL, dedicated, directory, number, shared
@@ -200,6 +201,22 @@ def test_ordinary_calls_take_the_lane_answered_or_not() -> None:
     ordinary, _ = together(spec_of(sip_context=False), batch)
 
     assert ordinary.messages.offsets.tolist() == [100, 101, 102, 103]
+
+
+def test_on_a_shared_address_without_a_name_only_a_call_with_an_id_waits_for_its_events() -> None:
+    """Two calls of one source, which alone decides where no events are to come."""
+    unnamed = ORDINARY | {"source_ip": "198.51.100.9"}
+    batch = messages_of([json.dumps(unnamed | {"call_id": each}).encode() for each in ("a", None, "b")])
+
+    for sip_context in (True, False):
+        spec = spec_of(sip_context=sip_context)
+        _, outcomes = together(spec, batch)
+        assert outcomes == alone(spec, batch)
+        assert [isinstance(each, HeldRow) for _, each in sorted(outcomes.items())] == [
+            sip_context,
+            False,
+            sip_context,
+        ]
 
 
 def test_one_strange_message_leaves_the_others_in_the_lane() -> None:

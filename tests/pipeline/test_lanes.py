@@ -31,11 +31,13 @@ class Posting:
         self.seconds = seconds
         self.began: list[float] = []
         self.records: list[int] = []
+        self.offsets: list[tuple[int, list[int], int]] = []
 
     def post(self, batch: PreparedBatch) -> Counter[tuple[str, str]]:
         self.began.append(time.monotonic())
         time.sleep(self.seconds)
         self.records.append(batch.records)
+        self.offsets.append((batch.first_offset, batch.ordinary.messages.offsets.tolist(), batch.next_offset))
         return Counter({("posted", ""): batch.records})
 
 
@@ -123,3 +125,16 @@ def test_what_is_in_the_database_counts_against_the_room(monkeypatch: pytest.Mon
 
     in_memory = [read - sum(posting.records[:place]) for place, read in enumerate(taken)]
     assert max(in_memory) <= 400
+
+
+def test_the_pieces_of_a_batch_share_its_offsets_out_without_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever offsets hold no record: what a transaction moves its position over, it has written."""
+    monkeypatch.setattr(worker, "piece_records", 2)
+    monkeypatch.setattr(worker, "_transaction_records_max", 2)
+    (whole,) = batches(1, 12, behind=0)
+    holed = [each for each in whole.records if each.offset in {3, 4, 7, 8, 9}]
+    posting = Posting(0.0)
+
+    asyncio.run(ingested(posting, [whole._replace(records=holed)]))
+
+    assert posting.offsets == [(0, [3, 4], 7), (7, [7, 8], 9), (9, [9], 12)]

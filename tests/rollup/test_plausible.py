@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rollup.plausible import Refusal, implausible
+from rollup.plausible import Refusal, implausible, ordinary
+from schemas.binary import microseconds_each
+from schemas.columns import CallColumns
 from schemas.periods import Period
 from tests.rollup.builders import US, at, call
 
@@ -72,3 +76,35 @@ def test_what_the_record_tells_by_itself_goes_before_what_only_its_owners_terms_
     old = implausible(call(currency="EUR"), US, STARTED, Period(2026, 11))
     assert old is not None
     assert (old.reason, old.by_terms) == ("too_old", False)
+
+
+AMOUNTS = st.sampled_from(["0", "-0", "-0.0000001", "0.0000001", "60", "86400", "86400.000001", "-1"])
+
+
+@given(
+    started=st.sampled_from([STARTED, STARTED - timedelta(days=400), at("2024-12-31T23:59:59.999999")]),
+    answered=st.none() | st.integers(-1, 90_000),
+    ended=st.integers(-1, 90_000),
+    seconds=AMOUNTS.filter(lambda text: "0000001" not in text),
+    billed=st.sampled_from([-1, 0, 60, 86_400, 86_401]),
+    cost=AMOUNTS,
+)
+def test_of_what_is_ordinary_nothing_is_to_be_said(
+    started: datetime, answered: int | None, ended: int, seconds: str, billed: int, cost: str
+) -> None:
+    record = call(
+        started_at=started,
+        answered_at=None if answered is None else started + timedelta(seconds=answered),
+        ended_at=started + timedelta(seconds=ended),
+        answered_seconds=seconds,
+        billed_seconds=billed,
+        cost=cost,
+        currency="USD",
+    )
+    received = STARTED + timedelta(hours=1)
+    (found,) = ordinary(CallColumns.of([record]), microseconds_each([received]), OLDEST)
+
+    if found:
+        assert implausible(record, US, received, OLDEST) is None
+    else:
+        assert "0000001" in cost or implausible(record, US, received, OLDEST) is not None
