@@ -266,3 +266,10 @@ def test_amounts_are_told_alike_where_they_are_equal_and_only_there(
         return millionths_each(amounts).tolist(), finer(*amounts)
 
     assert (told(first) == told(second)) == (first == second)
+
+
+@pytest.mark.parametrize("currency", ["usd", "U5D", "U D", None])
+def test_a_call_whose_currency_is_no_code_is_not_read_by_the_batch(currency: str | None) -> None:
+    one, other = (json.dumps({**PLAIN, "currency": each}).encode() for each in ("USD", currency))
+
+    assert complete_calls([one, other, one])[0] == [0, 2]
