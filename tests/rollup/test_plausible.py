@@ -106,5 +106,6 @@ def test_of_what_is_ordinary_nothing_is_to_be_said(
 
     if found:
         assert implausible(record, US, received, OLDEST) is None
-    else:
-        assert "0000001" in cost or implausible(record, US, received, OLDEST) is not None
+    else:  # it need not be told of a cost of less than a millionth, nor of an answer before the start
+        untold = "0000001" in cost or (answered is not None and answered < 0)
+        assert untold or implausible(record, US, received, OLDEST) is not None
