@@ -14,15 +14,17 @@ import numpy as np
 
 from attribution.attribute import attribute_each
 from pipeline.prepare import InputSpec, Item, Message, Snapshot, decode, latest_start, prepare
-from rollup.classify import CLASSES, short_duration_seconds_limit
+from rollup.classify import CLASSES, ClassFacts, short_duration_seconds_limit
 from rollup.ledger import Tally, UsageColumns
 from rollup.ledger_rows import Decisions, usage_columns
+from rollup.numbering import KINDS, NumberKind
 from rollup.plausible import ordinary
 from rollup.terms import AccountTerms
 from schemas.binary import EPOCH, NEVER, Integers, instant_of
 from schemas.columns import CallColumns, rows_at, rows_joined
 from schemas.decoded import Decoded, Rejected
 from schemas.memo import Memo
+from schemas.numbers import dialled_each
 from schemas.plain import complete_calls
 from schemas.standings import Standings
 
@@ -182,23 +184,24 @@ def _decisions(
 ) -> Decisions:
     """Class, quantities and cost as the switch sent them, which is what `rollup.rate` says of a call that is complete."""
     seconds, homes = calls.answered_seconds, [each.home_country for each in owners]
-    classes = CLASSES.each(
+    called = dialled_each(calls.to_numbers, homes)
+    tallies = _TALLIES.each(
         zip(
             calls.services,
             calls.directions,
-            calls.to_numbers,
+            KINDS.each(called),
             ((seconds > 0) & (seconds < _short_millionths)).tolist(),
             homes,
             [each.domestic_regions for each in owners],
+            cast("Sequence[str]", calls.currencies),
             strict=True,
         )
     )
-    slugs = [each.slug for each in classes]
     return Decisions(
         standings=standings,
-        tallies=_TALLIES.each(zip(slugs, cast("Sequence[str]", calls.currencies), strict=True)),
+        tallies=tallies,
         tariff_ids=np.full(calls.records, NEVER),
-        home_countries=homes,
+        called=called,
         answered=(calls.answered != NEVER) | (seconds > 0),
         answered_millionths=seconds,
         billed_seconds=calls.billed_seconds,
@@ -209,8 +212,9 @@ def _decisions(
     )
 
 
-def _tally(told: tuple[str, str]) -> Tally:
-    return Tally(*told)
+def _tally(told: tuple[str, str, NumberKind, bool, str, frozenset[str], str]) -> Tally:
+    *facts, currency = told
+    return Tally(CLASSES[cast("ClassFacts", tuple(facts))].slug, currency)
 
 
 _TALLIES: Final = Memo(_tally, 4096)

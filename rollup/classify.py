@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import phonenumbers
 
-from rollup.numbering import is_toll_free, place_of
+from rollup.numbering import KINDS, NumberKind, is_toll_free
 from rollup.terms import AccountTerms
 from schemas import numbers
 from schemas.memo import Memo
@@ -38,7 +38,6 @@ _RESERVED: Final = CALL_CLASSES | {NUMBER_LOCAL, NUMBER_TOLL_FREE}
 short_duration_seconds_limit: Final = 6  # exclusive
 _EMERGENCY_TEST_CODE: Final = "933"  # reads an emergency location back; North American numbering plan
 _NORTH_AMERICA: Final = 1
-_short_code_length_max: Final = 8  # with a calling code in front
 _FOREIGN_TO_SLUGS: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -49,11 +48,9 @@ class UsageClass(NamedTuple):
     region_unknown: bool = False
 
 
-_class: Final = lru_cache(maxsize=4096)(UsageClass)  # one object for all records of a class
-
-ClassFacts = tuple[str, str, str | None, bool, str, frozenset[str]]
-"""What decides a class: service, direction, called number, whether it lasted but less than `short_duration_seconds_limit`,
-home country and domestic regions."""
+ClassFacts = tuple[str, str, NumberKind, bool, str, frozenset[str]]
+"""What decides a class: service, direction, the kind of the called number, whether it lasted but less than
+`short_duration_seconds_limit`, home country and domestic regions."""
 
 
 def usage_class(
@@ -75,22 +72,22 @@ def usage_class(
         terms: whose home country and domestic regions apply.
     """
     short = 0 < answered_seconds < short_duration_seconds_limit
-    return CLASSES[service, direction, to_number, short, terms.home_country, terms.domestic_regions]
+    called = numbers.dialled(to_number, terms.home_country) if to_number else None
+    return CLASSES[service, direction, KINDS[called], short, terms.home_country, terms.domestic_regions]
 
 
-def _class_of(asked: ClassFacts) -> UsageClass:
-    service, direction, to_number, short, home_country, domestic_regions = asked
+def _class_of(facts: ClassFacts) -> UsageClass:
+    service, direction, called, short, home_country, domestic_regions = facts
     name = service_slug(service)
     if name != "call":
-        return _class(f"service_{name}" if name in _RESERVED else name)
-    called = numbers.dialled(to_number, home_country) if to_number else ""
+        return UsageClass(f"service_{name}" if name in _RESERVED else name)
     if direction == "inbound":
-        return _class("inbound_toll_free" if is_toll_free(called) else "inbound_conversational")
+        return UsageClass("inbound_toll_free" if called.toll_free else "inbound_conversational")
     return _outbound(called, short, home_country, domestic_regions)
 
 
-CLASSES: Final = Memo(_class_of)
-"""The class by the facts that decide it: most were asked before."""
+CLASSES: Final = Memo(_class_of, 4096)
+"""The class by the facts that decide it, of which there are few."""
 
 
 def is_call(service: str) -> bool:
@@ -128,15 +125,20 @@ def is_emergency(called: str, home_country: str) -> bool:
     return any(phonenumbers.is_emergency_number(code, home_country) for code in codes)
 
 
-def _outbound(called: str, short: bool, home_country: str, domestic_regions: frozenset[str]) -> UsageClass:  # noqa: FBT001 (same)
-    if len(called) <= _short_code_length_max and is_emergency(called, home_country):
-        return _class(OUTBOUND_EMERGENCY)
-    if is_toll_free(called):
-        return _class("outbound_toll_free")
-    calling_code, region = place_of(called)
-    unknown_at_home = region is None and calling_code == phonenumbers.country_code_for_region(home_country)
+def _outbound(
+    called: NumberKind,
+    short: bool,  # noqa: FBT001 (one of the facts)
+    home_country: str,
+    domestic_regions: frozenset[str],
+) -> UsageClass:
+    if called.short_code and is_emergency(called.short_code, home_country):
+        return UsageClass(OUTBOUND_EMERGENCY)
+    if called.toll_free:
+        return UsageClass("outbound_toll_free")
+    home_code = phonenumbers.country_code_for_region(home_country)
+    unknown_at_home = called.region is None and called.calling_code == home_code
     # What has no E.164 form (a short code, a SIP user) can only be reached at home.
-    domestic = not called.startswith("+") or unknown_at_home or region in domestic_regions
+    domestic = not called.international or unknown_at_home or called.region in domestic_regions
     if not domestic:
-        return _class("outbound_international")
-    return _class("outbound_short_duration" if short else "outbound_conversational", unknown_at_home)
+        return UsageClass("outbound_international")
+    return UsageClass("outbound_short_duration" if short else "outbound_conversational", unknown_at_home)

@@ -49,14 +49,14 @@ class Decisions(NamedTuple):
     """What was decided about calls, by column, and where each was received.
 
     `standings`: whose they are. `tallies`: class and currency. `tariff_ids`: by which they are priced, if by one.
-    `home_countries`: whose dialling rules hold. `answered_millionths`, `billed_seconds`, `cost_millionths`: what enters
+    `called`: the called numbers as `schemas.numbers.dialled` writes them. `answered_millionths`, `billed_seconds`, `cost_millionths`: what enters
     the ledger. `received`: Kafka's timestamps, in microseconds since `schemas.binary.EPOCH`.
     """
 
     standings: Standings
     tallies: Sequence[Tally]
     tariff_ids: Integers
-    home_countries: Sequence[str]
+    called: Sequence[str | None]
     answered: NDArray[np.bool_]
     answered_millionths: Integers
     billed_seconds: Integers
@@ -100,7 +100,7 @@ def usage_rows(usages: Sequence[Usage]) -> list[UsageRow]:
             ),
             [Tally(each.usage_class, each.currency) for each in rated],
             numbers([each.tariff_id for each in rated]),
-            [each.home_country for each in usages],
+            dialled_each([each.record.to_number for each in usages], [each.home_country for each in usages]),
             np.array([each.answered for each in rated], dtype=np.bool_),
             millionths_each([each.answered_seconds for each in rated]),
             numbers([each.billed_seconds for each in rated]),
@@ -137,7 +137,7 @@ def usage_columns(calls: CallColumns, decisions: Decisions) -> UsageColumns:
         binary_texts(calls.ids),
         parts.call_ids,
         binary_texts(calls.from_numbers),
-        binary_texts(dialled_each(calls.to_numbers, decisions.home_countries)),
+        parts.called if decisions.called is calls.to_numbers else binary_texts(decisions.called),
         parts.sources,
         parts.names,
         strict=True,
@@ -176,6 +176,7 @@ class _Parts(NamedTuple):
 
     kinds: Sequence[bytes]
     call_ids: Sequence[bytes]
+    called: Sequence[bytes]
     sources: Sequence[bytes]
     names: Sequence[bytes]
 
@@ -184,6 +185,7 @@ def _parts(calls: CallColumns) -> _Parts:
     return _Parts(
         _KINDS.each(zip(calls.switches, calls.services, calls.directions, strict=True)),
         binary_texts(calls.call_ids),
+        binary_texts(calls.to_numbers),
         _SOURCES.each(calls.sources),
         _NAMES.each(calls.names),
     )
@@ -199,7 +201,7 @@ def _contents(calls: CallColumns, parts: _Parts) -> list[bytes]:
         as_bytes(numbers_told),
         parts.kinds,
         parts.call_ids,
-        binary_texts(calls.to_numbers),
+        parts.called,
         parts.sources,
         parts.names,
         _CURRENCIES.each(calls.currencies),

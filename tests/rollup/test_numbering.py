@@ -15,7 +15,7 @@ from phonenumbers import PhoneMetadata, PhoneNumberDesc, PhoneNumberType
 from phonenumbers.phonenumberutil import _number_type_helper
 
 from rollup.classify import UsageClass, usage_class
-from rollup.numbering import _of_any_kind, is_toll_free, place_of
+from rollup.numbering import KINDS, NumberKind, _of_any_kind, is_toll_free
 from rollup.terms import AccountTerms, domestic_by_default
 
 Place = tuple[int | None, str | None]
@@ -25,7 +25,7 @@ SHARED = {
     code: regions for code, regions in phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items() if len(regions) > 1
 }
 HOMES = ["US", "CA", "PR", "GB", "JE", "DE", "RU", "KZ", "AU", "IT"]
-KINDS = [
+LINES = [
     "general_desc",
     "fixed_line",
     "mobile",
@@ -64,6 +64,20 @@ def toll_free_in_the_library(called: str) -> bool:
     return False
 
 
+def kind_as_in_the_library(called: str) -> NumberKind:
+    """The kind of a number, once it is found to be what the library says."""
+    kind = KINDS[called]
+    if toll_free_in_the_library(called):
+        assert (kind.toll_free, kind.calling_code, kind.region) == (True, None, None), called
+    else:
+        assert (kind.toll_free, kind.calling_code, kind.region) == (False, *place_in_the_library(called)), (
+            called
+        )
+    assert kind.international == called.startswith("+")
+    assert kind.short_code == (called if len(called) <= 8 else "")
+    return kind
+
+
 def class_in_the_library(called: str, terms: AccountTerms) -> UsageClass:
     if toll_free_in_the_library(called):
         return UsageClass("outbound_toll_free")
@@ -79,7 +93,7 @@ def shared_patterns() -> Iterator[tuple[int, str]]:
     """Calling code and pattern of every kind of number, of all regions that share their code with another."""
     for code, regions in SHARED.items():
         for region in regions:
-            for kind in KINDS:
+            for kind in LINES:
                 description = getattr(PhoneMetadata.metadata_for_region(region), kind)
                 if description is not None and description.national_number_pattern:
                     yield code, description.national_number_pattern
@@ -110,11 +124,18 @@ def near_a_shared_plan(draw: st.DrawFn) -> str:
         ("+77172123456", "KZ"),
         ("+390669812345", "VA"),
         ("+4930123456", "DE"),
-        ("+80012345678", "001"),
+        ("+87812345678", "001"),
     ],
 )
 def test_countries_that_share_a_calling_code_are_told_apart(called: str, region: str) -> None:
-    assert place_of(called)[1] == region
+    assert kind_as_in_the_library(called).region == region
+
+
+def test_all_numbers_of_a_kind_are_one_object() -> None:
+    assert KINDS["+12125550100"] is KINDS["+13055550123"]
+    assert KINDS["+12125550100"] is not KINDS["+14165550100"]
+    assert KINDS["911"] is not KINDS["933"]
+    assert KINDS[None] is KINDS[""]
 
 
 def test_no_calling_code_begins_with_a_zero() -> None:
@@ -126,7 +147,7 @@ def test_no_calling_code_begins_with_a_zero() -> None:
 def test_a_north_american_number_is_where_its_area_code_says(line: str) -> None:
     for area in range(1000):
         called = f"+1{area:03}{line}"
-        assert place_of(called) == place_in_the_library(called), called
+        kind_as_in_the_library(called)
 
 
 @pytest.mark.parametrize("kind", PhoneNumberType.values())
@@ -136,7 +157,7 @@ def test_an_example_of_every_kind_is_in_its_region(kind: int) -> None:
         if example is not None:
             called = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
             for near in (called, called[:-1], called + "0", called + "00"):
-                assert place_of(near) == place_in_the_library(near), near
+                kind_as_in_the_library(near)
 
 
 @pytest.mark.parametrize("code", phonenumbers.COUNTRY_CODES_FOR_NON_GEO_REGIONS)
@@ -144,13 +165,14 @@ def test_an_example_of_no_country_is_nowhere(code: int) -> None:
     example = phonenumbers.example_number_for_non_geo_entity(code)
     assert example is not None
     called = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
-    assert place_of(called) == place_in_the_library(called) == (code, "001")
+    assert place_in_the_library(called) == (code, "001")
+    assert kind_as_in_the_library(called).region == (None if toll_free_in_the_library(called) else "001")
 
 
 @pytest.mark.parametrize("mobile", ["8[0-8]+", "9[0-4]+"])
 def test_a_number_has_a_kind_by_its_length_too_and_within_the_general_description(mobile: str) -> None:
     kinds: dict[str, Any] = {
-        kind: PhoneNumberDesc(f"{place}[0-8]+", possible_length=(2, 4)) for place, kind in enumerate(KINDS)
+        kind: PhoneNumberDesc(f"{place}[0-8]+", possible_length=(2, 4)) for place, kind in enumerate(LINES)
     }
     kinds["general_desc"] = PhoneNumberDesc("[0-9]+[0-7]", possible_length=(2, 3, 4))
     kinds["uan"] = PhoneNumberDesc("0[0-8]+")  # of any length
@@ -167,24 +189,25 @@ def test_a_number_has_a_kind_by_its_length_too_and_within_the_general_descriptio
 @settings(max_examples=500)
 @given(any_e164)
 def test_any_number_is_where_the_library_finds_it(called: str) -> None:
-    assert place_of(called) == place_in_the_library(called)
+    kind_as_in_the_library(called)
 
 
 @settings(max_examples=1000)  # there are some 350 patterns
 @given(near_a_shared_plan())
 def test_a_number_near_a_shared_plan_is_where_the_library_finds_it(called: str) -> None:
-    assert place_of(called) == place_in_the_library(called)
+    kind_as_in_the_library(called)
 
 
 @given(near_a_shared_plan(), st.integers(2, 12))
 def test_a_digit_of_another_script_is_that_digit(called: str, begin: int) -> None:
     written = called[:begin] + called[begin:].translate(FULL_WIDTH)
-    assert place_of(written) == place_in_the_library(written) == place_in_the_library(called)
+    kind_as_in_the_library(written)
+    assert place_in_the_library(written) == place_in_the_library(called)
 
 
 @given(st.text("+0123456789\u0663\uff14 -x#;", max_size=18).map("+".__add__) | st.text(max_size=18))
 def test_what_is_no_e164_is_where_the_library_finds_it(called: str) -> None:
-    assert place_of(called) == place_in_the_library(called)
+    kind_as_in_the_library(called)
 
 
 @given(any_e164 | near_a_shared_plan(), st.sampled_from(HOMES))
