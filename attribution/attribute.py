@@ -157,13 +157,18 @@ def attribute_each(calls: CallColumns, directory: Directory, rules: InputRules) 
     called, sent = np.flatnonzero(inbound), np.flatnonzero(~inbound)
     standings = Standings.nobodys(calls.records)
     _by_called_number(standings, called, _called_owners(calls, called, directory, rules))
-    decided = _by_sources(calls, sent.tolist(), directory, rules)
-    _take(standings, sent, decided)
-    held = {place: each for place, each in zip(sent.tolist(), decided, strict=True) if isinstance(each, Held)}
+    decided, which = _by_sources(calls, sent.tolist(), directory, rules)
+    _take(standings, sent, decided, which)
+    is_held = np.array([isinstance(each, Held) for each in decided], dtype=np.bool_)[which]
+    held = {
+        place: cast("Held", decided[each])
+        for place, each in zip(sent[is_held].tolist(), which[is_held].tolist(), strict=True)
+    }
+    nears = [each.near_match if isinstance(each, Unattributed) else None for each in decided]
+    is_near = np.array([each is not None for each in nears], dtype=np.bool_)[which]
     near = {
-        place: each.near_match
-        for place, each in zip(sent.tolist(), decided, strict=True)
-        if isinstance(each, Unattributed) and each.near_match is not None
+        place: cast("str", nears[each])
+        for place, each in zip(sent[is_near].tolist(), which[is_near].tolist(), strict=True)
     }
     for place in np.flatnonzero(calls.started > to_microseconds(directory.as_of)).tolist():
         held[place] = _CLOCK_AHEAD
@@ -216,42 +221,47 @@ def _by_called_number(standings: Standings, places: Integers, owners: NumberOwne
 
 def _by_sources(
     calls: CallColumns, places: Sequence[int], directory: Directory, rules: InputRules
-) -> list[Attribution]:
-    """Outbound: by the source, and by the name in the header."""
+) -> tuple[list[Attribution], Integers]:
+    """Outbound: by the source, and by the name in the header. What was decided, and for each call which of that."""
     decided: list[Attribution] = []
-    unnamed: dict[int, Attribution] = {}  # where there is no header, the source decides at any instant
+    which: list[int] = []
+    unnamed: dict[tuple[int, bool], int] = {}  # without a header, the source decides at any instant
     instants = calls.started[places].tolist()
     for place, source, at in zip(places, _sources(calls, places, directory), instants, strict=True):
-        header = calls.names[place]
-        known = unnamed.get(id(source)) if header is None and not rules.sip_context else None
+        header, call_id = calls.names[place], calls.call_ids[place]
+        asked = id(source), call_id is None
+        known = unnamed.get(asked) if header is None else None
         if known is None:
+            known = len(decided)
             name = _name(header)
-            if _needs_context(rules, calls.call_ids[place], source, name):
-                known = _IN_CONTEXT
+            if _needs_context(rules, call_id, source, name):
+                decided.append(_IN_CONTEXT)
             else:
-                known = _by_source(directory, source, name, at)
+                decided.append(_by_source(directory, source, name, at))
             if header is None:
-                unnamed[id(source)] = known
-        decided.append(known)
-    return decided
+                unnamed[asked] = known
+        which.append(known)
+    return decided, numbers(which)
 
 
-def _take(standings: Standings, places: Integers, decided: Sequence[Attribution]) -> None:
-    """Lay what was decided one by one into columns; what is held is nobody's there."""
+def _take(standings: Standings, places: Integers, decided: Sequence[Attribution], which: Integers) -> None:
+    """Lay what was decided of calls at some places into columns; what is held is nobody's there."""
     told = [_NOBODYS if isinstance(each, Held) else each for each in decided]
-    standings.account_ids[places] = numbers([each.account_id for each in told])
-    standings.tenant_ids[places] = numbers([each.tenant_id for each in told])
-    standings.assignment_ids[places] = numbers([each.assignment_id for each in told])
-    standings.grounds[places] = _GROUNDS.each((each.rule, each.reason, each.header_ignored) for each in told)
+    grounds = _GROUNDS.each((each.rule, each.reason, each.header_ignored) for each in told)
+    standings.account_ids[places] = numbers([each.account_id for each in told])[which]
+    standings.tenant_ids[places] = numbers([each.tenant_id for each in told])[which]
+    standings.assignment_ids[places] = numbers([each.assignment_id for each in told])[which]
+    standings.grounds[places] = np.array(grounds, dtype=np.object_)[which]
 
 
-def _sources(calls: CallColumns, places: Sequence[int], directory: Directory) -> list[Source]:
+def _sources(calls: CallColumns, places: Sequence[int], directory: Directory) -> Sequence[Source]:
     """Whose the addresses are that some calls name."""
-    named = [place for place in places if calls.sources[place] is not None]
-    found = iter(
-        directory.ips_in_force([calls.sources[place] or "" for place in named], calls.started[named])
-    )
-    return [_NO_SOURCE if calls.sources[place] is None else next(found) for place in places]
+    addresses, instants = [calls.sources[place] for place in places], calls.started[places]
+    if None not in addresses:
+        return directory.ips_in_force(cast("Sequence[Address]", addresses), instants)
+    named = [each is not None for each in addresses]
+    found = iter(directory.ips_in_force([each for each in addresses if each is not None], instants[named]))
+    return [next(found) if each else _NO_SOURCE for each in named]
 
 
 def _by_source(directory: Directory, source: Source, name: str | None, at: int) -> Attribution:

@@ -6,6 +6,8 @@ from datetime import timedelta
 from itertools import permutations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attribution.attribute import (
     Attributed,
@@ -14,10 +16,12 @@ from attribution.attribute import (
     InputRules,
     Unattributed,
     attribute,
+    attribute_each,
     attribute_in_context,
 )
 from attribution.directory import Directory, Tenant
 from schemas import network
+from schemas.columns import CallColumns
 from schemas.decoded import Decoded
 from schemas.formats.canonical import decode_sip
 from schemas.records import CallRecord, SipEvent
@@ -247,6 +251,30 @@ def test_only_what_sip_events_could_tell_is_held(
 ) -> None:
     world = directory(shared(1, "192.0.2.1"), shared(2, "192.0.2.2", SMALL), dedicated(3, "192.0.2.3", BIG))
     assert (attribute(record, world, rules) == Held("sip_context")) is held
+
+
+@given(
+    records=st.lists(
+        st.builds(
+            outbound,
+            st.sampled_from(["192.0.2.1", None, "192.0.2.2", "192.0.2.3", "203.0.113.9"]),
+            st.none() | st.sampled_from(["", "small.mypbx.com", "nobody", "BigCustomer.mypbx.com"]),
+            call_id=st.sampled_from([None, "call-1"]),
+            started_at=st.sampled_from([on(15), on(20), on(31)]),
+        )
+        | st.builds(inbound, st.sampled_from([NUMBER, "+12125550199", "alice"])),
+        min_size=2,
+        max_size=20,
+    ),
+    rules=st.sampled_from([RULES, CONTEXT_RULES]),
+)
+def test_each_record_of_a_batch_is_decided_as_it_would_be_alone(
+    records: list[CallRecord], rules: InputRules
+) -> None:
+    assets = shared(1, "192.0.2.1"), shared(2, "192.0.2.2", SMALL), dedicated(3, "192.0.2.3", BIG)
+    world = directory(*assets, number(4, NUMBER, BIG), as_of=on(30))
+    together = attribute_each(CallColumns.of(records), world, rules).each()
+    assert together == [attribute(each, world, rules) for each in records]
 
 
 def test_without_context_a_record_without_source_has_none() -> None:
