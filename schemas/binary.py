@@ -25,6 +25,7 @@ _SECOND_MICROSECONDS: Final = 1_000_000
 
 BINARY_NULL: Final = b"\xff\xff\xff\xff"
 _LENGTH: Final = Struct(">i").pack
+_LENGTHS: Final = [_LENGTH(length) for length in range(256)]
 _INT: Final = Struct(">ii").pack
 _WHOLE: Final = Struct(">iq").pack
 _GROUP: Final = 10_000  # a numeric is a row of digits to this base
@@ -48,11 +49,15 @@ def binary_text(value: str | None) -> bytes:
     return _LENGTH(len(encoded)) + encoded
 
 
-def binary_texts(column: Iterable[str | None]) -> list[bytes]:
+def binary_texts(column: Sequence[str | None]) -> list[bytes]:
     """Each text of a column, or null."""
-    return [
-        BINARY_NULL if each is None else _LENGTH(len(encoded := each.encode())) + encoded for each in column
-    ]
+    try:
+        return [
+            BINARY_NULL if each is None else _LENGTHS[len(encoded := each.encode())] + encoded
+            for each in column
+        ]
+    except IndexError:  # a text longer than most
+        return list(map(binary_text, column))
 
 
 def binary_int(value: int | None) -> bytes:

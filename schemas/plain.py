@@ -112,13 +112,18 @@ def _read_together(values: Sequence[bytes | None]) -> Sequence[_PlainCall] | Non
     if None in values:
         return None
     lines = _NEWLINE.join(cast("Sequence[bytes]", values))
-    if not is_plain(lines) or lines.count(_NEWLINE) != len(values) - 1:
+    if not is_plain(lines) or _count(lines, _NEWLINE) != len(values) - 1:
         return None
     try:
         calls = _DECODER.decode_lines(lines)
     except (ValueError, RecursionError):
         return None
     return calls if len(calls) == len(values) else None
+
+
+def _count(text: bytes, character: bytes) -> int:
+    """`bytes.count`, a few times as quick for one character among many others."""
+    return int(np.count_nonzero(np.frombuffer(text, dtype=np.uint8) == ord(character)))
 
 
 def _read_alone(value: bytes | None) -> _PlainCall | None:

@@ -102,6 +102,11 @@ def test_rows_of_columns_are_read_back_the_same_whichever_fields_are_null(
         assert [tuple(row) for row in read] == given_rows
 
 
+@given(st.lists(st.none() | texts | texts.map(lambda each: each.join("x" * 300)), max_size=4))
+def test_a_column_of_texts_is_each_of_them_however_long(column: list[str | None]) -> None:
+    assert binary.binary_texts(column) == list(map(binary.binary_text, column))
+
+
 def test_a_refused_copy_is_an_error_of_the_database(database: Engine) -> None:
     with database.begin() as connection, pytest.raises(DBAPIError, match="no_such_table"):
         bulk.copy_binary(connection, "no_such_table", ("words",), [])
