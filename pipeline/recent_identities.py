@@ -17,23 +17,26 @@ class RecentIdentities:
     """A bounded memory of identities posted lately: what it knows is probably a duplicate, and is looked up.
 
     Two generations of sorted short keys, so that forgetting costs nothing; what it has forgotten the unique index still stops.
-    `doubtful`: it has just been surprised (a replay, a restart, resends that reach another worker), so everything is
-    looked up and merged until nothing is met.
+    `doubtful`: the last batch met rows that it knew nothing of (a restart, resends that reach another worker), so the next is
+    merged. `replaying`: most of the batch did, so the next is looked up whole.
     """
 
     def __init__(self, size_max: int = recent_identities_max) -> None:
         self._size_max = size_max // 2
         self._new = self._old = np.empty(0, dtype=np.uint64)
         self._adding = Lock()
-        self.doubtful = False
+        self.doubtful = self.replaying = False
 
-    def suspects(self, identities: NDArray[np.void]) -> NDArray[np.bool_]:
+    def known(self, identities: NDArray[np.void]) -> NDArray[np.bool_]:
         """Which of some identities are probably in the ledger."""
-        if self.doubtful:
-            return np.ones(len(identities), dtype=np.bool_)
         keys = short_keys(identities)
         known: NDArray[np.bool_] = _among(keys, self._new) | _among(keys, self._old)
         return known
+
+    def surprised(self, records: int, of: int) -> None:
+        """So many of a batch's records were in the ledger, and not known to be."""
+        self.doubtful = records > 0
+        self.replaying = records * 2 > of
 
     def add(self, identities: NDArray[np.void]) -> None:
         """Remember identities that have been committed."""

@@ -190,7 +190,9 @@ def _post_usage(
     over_midnight = standing_store.claim_midnights(connection, midnight.rows())
     _drop(rows, rows.places_of(over_midnight), counts, same=False)
     asked = rows.to_post()
-    suspects = asked if recent is None else asked[recent.suspects(usage.identities[asked])]
+    suspects, replaying = asked, recent is not None and recent.replaying
+    if recent is not None and not replaying:
+        suspects = asked[recent.known(usage.identities[asked])]
     unknown = _drop_known(connection, "usage_records", rows, suspects, counts)
     new = rows.to_post()
     if recent is not None and not recent.doubtful and _copied(connection, usage, new, posted_to):
@@ -200,7 +202,8 @@ def _post_usage(
     if len(gone):
         raise UncountedError(f"{len(gone)} records were met in the ledger, and then not found there")
     if recent is not None:
-        recent.doubtful = len(unknown) < len(suspects) or len(met) > 0
+        stood = len(suspects) - len(unknown) if replaying else 0
+        recent.surprised(stood + len(met), of=len(asked))
     return rows.to_post()
 
 

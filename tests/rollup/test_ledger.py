@@ -170,12 +170,20 @@ def test_what_was_posted_lately_is_suspected_until_it_is_forgotten() -> None:
     )
     recent = RecentIdentities(size_max=2)
 
-    assert not recent.suspects(first).any()
+    assert not recent.known(first).any()
     recent.add(np.concatenate((first, second)))
     recent.add(third)
-    assert recent.suspects(np.concatenate((second, first, third))).tolist() == [True] * 3
-    assert not recent.suspects(fourth).any()
+    assert recent.known(np.concatenate((second, first, third))).tolist() == [True] * 3
+    assert not recent.known(fourth).any()
     recent.add(np.concatenate((third, fourth)))
-    assert recent.suspects(np.concatenate((first, fourth))).tolist() == [False, True]
-    recent.doubtful = True
-    assert recent.suspects(first).all()
+    assert recent.known(np.concatenate((first, fourth))).tolist() == [False, True]
+
+
+def test_one_surprise_makes_doubt_and_a_batch_that_is_mostly_surprises_a_replay() -> None:
+    recent = RecentIdentities()
+    told = []
+    for met in (0, 1, 50, 51, 100, 50, 0):
+        recent.surprised(met, of=100)
+        told.append((recent.doubtful, recent.replaying))
+    sure, doubt, replay = (False, False), (True, False), (True, True)
+    assert told == [sure, doubt, doubt, replay, replay, doubt, sure]
