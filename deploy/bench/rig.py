@@ -63,7 +63,10 @@ class Rig:
     """A broker and a database server; each benchmark takes databases and topics of its own from it."""
 
     def __init__(self) -> None:
-        self.postgres = EmbeddedPostgres(options=("max_wal_size=8GB", "shared_buffers=512MB"))
+        # as a server that has run for long: it writes over old segments of its log instead of making new ones
+        self.postgres = EmbeddedPostgres(
+            options=("max_wal_size=8GB", "min_wal_size=4GB", "shared_buffers=512MB")
+        )
         self.kafka = RealKafka(heap_megabytes_max=512, short_lived=False)
         self.period = Period.of(utc_now()).plus(-1)
         self._names = count(1)
