@@ -12,6 +12,7 @@ import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -42,6 +43,8 @@ _buffered_batches_max: Final = 4
 piece_records: Final = 1000
 _prepared_records_max: Final = 32_000
 _transaction_records_max: Final = 16_000
+_small_records_max: Final = 4000
+_turn_seconds_max: Final = 1.0
 _gather_seconds_max: Final = 2.0
 _gather_look_seconds: Final = 0.02
 _rest_seconds: Final = 0.1
@@ -125,8 +128,8 @@ class Ingest:
 
     Each partition has a lane of prepared batches. While one transaction of a lane is in the database, the next batches
     are prepared and join the lane. Transactions grow with the backlog: where the log holds more than another batch,
-    a lane gathers many before it writes; where it does not, it writes at once, but ten times a second and half of the time
-    at most.
+    a lane gathers many before it writes, beside other lanes; where it does not, it writes at once, but ten times a second and
+    half of the time at most, and one lane after another.
     """
 
     def __init__(
@@ -145,6 +148,7 @@ class Ingest:
         self._rested_at: defaultdict[TP, float] = defaultdict(float)
         self._prepared_records = 0
         self._room = asyncio.Event()
+        self._small_turn = asyncio.Lock()
         self._failures = 0
         self._readable = Readability()
 
@@ -169,16 +173,36 @@ class Ingest:
         try:
             while self._lanes[tp]:
                 await self._gather(tp)
-                taken = self._take(self._lanes[tp])
-                current = [each for each in taken if self._consumer.is_current(each.batch)]
-                began = asyncio.get_running_loop().time()
-                if current:
-                    await self._post(current[0].batch, joined([each.prepared for each in current]))
-                self._rest(tp, began)
+                async with self._turn_of(tp):
+                    taken = self._take(self._lanes[tp])
+                    current = [each for each in taken if self._consumer.is_current(each.batch)]
+                    began, failed = asyncio.get_running_loop().time(), None
+                    if current:
+                        failed = await self._post(tp, joined([each.prepared for each in current]))
+                    self._rest(tp, began)
+                if failed is not None:
+                    await self._recover(current[0].batch, failed)
                 self._prepared_records -= sum(each.prepared.records for each in taken)
                 self._room.set()
         finally:
             del self._writers[tp]
+
+    @asynccontextmanager
+    async def _turn_of(self, tp: TP) -> AsyncIterator[None]:
+        """Small transactions are written one after another: side by side each would last as long as all of them.
+
+        But none waits for long: one may hang that has nothing to do with the others.
+        """
+        mine = False
+        if sum(each.prepared.records for each in self._lanes[tp]) < _small_records_max:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_turn_seconds_max):
+                    mine = await self._small_turn.acquire()
+        try:
+            yield
+        finally:
+            if mine:
+                self._small_turn.release()
 
     async def _gather(self, tp: TP) -> None:
         """Wait for more while there is room: of a backlog; and else until the lane's last writing is a moment ago."""
@@ -255,18 +279,20 @@ class Ingest:
         steps.tell()
         return pieces
 
-    async def _post(self, batch: RecordBatch, prepared: PreparedBatch) -> None:
+    async def _post(self, tp: TP, prepared: PreparedBatch) -> Exception | None:
+        """Write a transaction; returns what went wrong, whatever it was: the partition must go on by itself."""
         loop = asyncio.get_running_loop()
-        started, steps = loop.time(), metrics.Steps(batch.tp.topic)
+        started, steps = loop.time(), metrics.Steps(tp.topic)
         try:
             with steps.timed("post"):
                 counts = await loop.run_in_executor(self._database, self._poster.post, prepared)
             steps.tell()
             self._failures = 0
-            self._consumer.mark_durable(batch.tp, prepared.next_offset)
-            self._tell(batch.tp, prepared, counts, loop.time() - started)
-        except Exception as error:  # noqa: BLE001 (the partition must go on by itself, whatever this was)
-            await self._recover(batch, error)
+            self._consumer.mark_durable(tp, prepared.next_offset)
+            self._tell(tp, prepared, counts, loop.time() - started)
+        except Exception as error:  # noqa: BLE001 (see above)
+            return error
+        return None
 
     async def _recover(self, batch: RecordBatch, error: Exception) -> None:
         """Back off, then read the partition's place from Postgres again; a lost place needs no waiting."""

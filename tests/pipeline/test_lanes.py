@@ -40,12 +40,20 @@ class Posting:
         self.offsets.append((batch.first_offset, batch.ordinary.messages.offsets.tolist(), batch.next_offset))
         return Counter({("posted", ""): batch.records})
 
+    @property
+    def at_once_max(self) -> int:
+        """How many transactions were in the database at the same time, at most."""
+        ends = [began + self.seconds for began in self.began]
+        return max(
+            sum(began <= at < end for began, end in zip(self.began, ends, strict=True)) for at in self.began
+        )
 
-def batches(number: int, records: int, behind: int) -> list[RecordBatch]:
+
+def batches(number: int, records: int, behind: int, partition: int = 0) -> list[RecordBatch]:
     value = json.dumps(ORDINARY).encode()
     return [
         RecordBatch(
-            CALLS,
+            TP(CALLS.topic, partition),
             first,
             first + records,
             [
@@ -104,6 +112,36 @@ def test_after_a_long_wait_for_the_database_a_lane_goes_on_soon(monkeypatch: pyt
     asyncio.run(ingested(posting, batches(30, 2, behind=0), every_seconds=0.05))
 
     assert len(posting.began) >= 2
+    assert posting.began[1] - posting.began[0] < 1.5
+
+
+def test_small_transactions_are_written_one_after_another() -> None:
+    posting = Posting(0.05)
+
+    asyncio.run(ingested(posting, [*batches(1, 2, behind=0), *batches(1, 2, 0, 1), *batches(1, 2, 0, 2)]))
+
+    assert sum(posting.records) == 6
+    assert posting.at_once_max == 1
+
+
+def test_large_transactions_are_written_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_small_records_max", 2)
+    posting = Posting(0.5)
+
+    asyncio.run(ingested(posting, [*batches(1, 2, behind=0), *batches(1, 2, 0, 1), *batches(1, 2, 0, 2)]))
+
+    assert posting.at_once_max == 3
+
+
+def test_a_small_transaction_that_hangs_does_not_keep_other_partitions_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker, "_turn_seconds_max", 0.1)
+    posting = Posting(3.0)
+
+    asyncio.run(ingested(posting, [*batches(1, 2, behind=0), *batches(1, 2, 0, 1)]))
+
+    assert len(posting.began) == 2
     assert posting.began[1] - posting.began[0] < 1.5
 
 
