@@ -115,7 +115,8 @@ def test_after_a_long_wait_for_the_database_a_lane_goes_on_soon(monkeypatch: pyt
     assert posting.began[1] - posting.began[0] < 1.5
 
 
-def test_small_transactions_are_written_one_after_another() -> None:
+def test_small_transactions_are_written_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_turn_seconds_max", 60)
     posting = Posting(0.05)
 
     asyncio.run(ingested(posting, [*batches(1, 2, behind=0), *batches(1, 2, 0, 1), *batches(1, 2, 0, 2)]))
@@ -126,7 +127,7 @@ def test_small_transactions_are_written_one_after_another() -> None:
 
 def test_large_transactions_are_written_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_small_records_max", 2)
-    posting = Posting(0.5)
+    posting = Posting(1.5)
 
     asyncio.run(ingested(posting, [*batches(1, 2, behind=0), *batches(1, 2, 0, 1), *batches(1, 2, 0, 2)]))
 
