@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     """Refuse input topics whose timestamps are not the broker's own; off for the embedded demo only (C1)."""
 
     batch_records_max: Annotated[int, Field(ge=1, le=50_000)] = 4000
-    """Records in one transaction, at most."""
+    """Records read from Kafka at once, at most."""
     unreadable_share_max: Annotated[float, Field(gt=0, lt=1)] | None = None
     """A worker stops where more than this share of a topic's latest records cannot be read; never when not set."""
     fetch_bytes_max: Annotated[int, Field(ge=65_536)] = 4 * 1024 * 1024
