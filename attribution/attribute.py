@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -103,6 +103,7 @@ class Held:
 
 
 Attribution = Attributed | Unattributed | Held
+_Told = TypeVar("_Told")
 _BY_NUMBER: Final = Grounds("A2")
 _WITHOUT_TENANT: Final = Grounds("A6", "number_without_tenant")
 _NOT_ASSIGNED: Final = Grounds("A6", "number_not_assigned")
@@ -159,17 +160,9 @@ def attribute_each(calls: CallColumns, directory: Directory, rules: InputRules) 
     _by_called_number(standings, called, _called_owners(calls, called, directory, rules))
     decided, which = _by_sources(calls, sent.tolist(), directory, rules)
     _take(standings, sent, decided, which)
-    is_held = np.array([isinstance(each, Held) for each in decided], dtype=np.bool_)[which]
-    held = {
-        place: cast("Held", decided[each])
-        for place, each in zip(sent[is_held].tolist(), which[is_held].tolist(), strict=True)
-    }
+    held = _by_place(sent, which, [each if isinstance(each, Held) else None for each in decided])
     nears = [each.near_match if isinstance(each, Unattributed) else None for each in decided]
-    is_near = np.array([each is not None for each in nears], dtype=np.bool_)[which]
-    near = {
-        place: cast("str", nears[each])
-        for place, each in zip(sent[is_near].tolist(), which[is_near].tolist(), strict=True)
-    }
+    near = _by_place(sent, which, nears)
     for place in np.flatnonzero(calls.started > to_microseconds(directory.as_of)).tolist():
         held[place] = _CLOCK_AHEAD
     return Attributions(standings, held, near)
@@ -242,6 +235,13 @@ def _by_sources(
                 unnamed[asked] = known
         which.append(known)
     return decided, numbers(which)
+
+
+def _by_place(places: Integers, which: Integers, told: Sequence[_Told | None]) -> dict[int, _Told]:
+    """What is told of calls, by their places; `which` says for each call what of `told` is its own, None being nothing."""
+    something = np.array([each is not None for each in told], dtype=np.bool_)[which]
+    chosen = zip(places[something].tolist(), which[something].tolist(), strict=True)
+    return {place: cast("_Told", told[each]) for place, each in chosen}
 
 
 def _take(standings: Standings, places: Integers, decided: Sequence[Attribution], which: Integers) -> None:

@@ -26,10 +26,9 @@ _MANY: Final = 10_000
 _RECORDS: Final = 1_000_000
 _BACKLOG_COPIES: Final = 5  # 5 million records
 _MILLION: Final = 1_000_000
-_WARM_SECONDS: Final = (
-    10  # for each copy: a broker compiles what it does often, and gives its processor to that meanwhile
-)
+# A broker compiles what it does often, and gives its processor to that meanwhile.
 _WARM_COPIES: Final = (2, 3, 4)
+_WARM_SECONDS: Final = 10  # for each copy
 _STEADY_SECONDS: Final = 20
 _LONE_RECORDS: Final = 20
 _HEARD_OF: Final = (
@@ -44,10 +43,9 @@ def run(console: Console) -> dict[str, float]:
     figures: dict[str, float] = {}
     with Rig() as rig:
         values = list(call_records(_RECORDS, _TENANTS, rig.period))
+        # not measured: a new server makes its log's files, a new broker compiles
         with rig.database(_TENANTS) as engine:
-            _calls(
-                rig, engine, values
-            )  # not measured: a new server makes its log's files, a new broker compiles
+            _calls(rig, engine, values)
         for part in (_workers_and_sip, _latency, _tenants, _ledger, _backlog):
             told = part(rig, values)
             figures |= told
