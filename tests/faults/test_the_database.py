@@ -280,3 +280,15 @@ def _until_one_waits(engine: Engine) -> None:
                 return
         pause.wait(0.02)
     raise AssertionError("nobody waits")
+
+
+def test_doubt_ends_though_duplicates_that_are_known_go_on(carrier: World) -> None:
+    records = calls(8)
+    doubts = []
+    carrier.receive(*records[:2], at=LATER)
+    carrier.poster = BatchPoster(carrier.engine)  # a restart: what was posted is not known any more
+    for batch in (records[:2], [records[2]], [records[0], *records[3:7]], [records[3], records[7]]):
+        carrier.receive(*batch, at=LATER)
+        doubts.append((carrier.poster._recent.doubtful, carrier.poster._recent.replaying))
+    assert doubts == [(True, True), (False, False), (True, False), (False, False)]
+    assert len(carrier.ledger()) == len(records)
