@@ -17,7 +17,7 @@ idle_seconds_max: Final = 20
 
 
 class Position(NamedTuple):
-    """One partition's row: its id (the shard of its monthly usage), the next offset to read, and Kafka's id of its topic."""
+    """One partition's row: its id (and a shard of monthly usage), the next offset to read, and Kafka's id of its topic."""
 
     id: int
     next_offset: int

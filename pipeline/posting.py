@@ -1,6 +1,6 @@
-"""One Postgres transaction per batch (L3): position, ledger, sums, held records, quarantine and counts, or nothing.
+"""One Postgres transaction per batch, or for several (L3): positions, ledger, sums, held records, quarantine and counts, or nothing.
 
-The position moves by compare-and-set first, so a worker that has lost its partition writes nothing. Rows that are
+Positions move by compare-and-set first, so a worker that has lost its partition writes nothing. Rows that are
 surely new are copied straight into the ledger; those that may be duplicates are looked up, and merged. What the database refuses
 for its data is bisected down to the record, which is quarantined.
 """
@@ -17,23 +17,25 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from pipeline import position_store
+from pipeline.batch_rows import Part
 from pipeline.database import first_line, sqlstate
 from pipeline.ordinary import NOTHING_ORDINARY, OrdinaryUsage
 from pipeline.prepare import Item, quarantined
 from pipeline.recent_identities import RecentIdentities
 from pipeline.writing import write
 from rollup import posting_store as store
-from rollup.posting_store import Count
+from rollup.posting_store import Counted, Move
 from rollup.unposted import QuarantineRow
 from schemas.binary import instant_of
 
 _RETRYABLE: Final = frozenset({"40001", "40P01"})
+_UNIQUE_VIOLATION: Final = "23505"
 _DATA_ERROR_CLASSES: Final = ("22", "23")
 _attempts_max: Final = 5
 
 
 class LostPlaceError(RuntimeError):
-    """The position is not where this batch begins: another worker has it, or this one is behind. Read it again."""
+    """A position is not where its batch begins: another worker has it, or this one is behind. Read it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,19 @@ class PreparedBatch:
     ordinary: OrdinaryUsage = NOTHING_ORDINARY
 
     @property
+    def part(self) -> Part:
+        """What is to be written of it."""
+        return Part(self.position_id, self.items, self.ordinary)
+
+    @property
     def records(self) -> int:
         """How many records it holds."""
-        return self.ordinary.usage.records + len(self.items)
+        return self.part.records
+
+    @property
+    def move(self) -> Move:
+        """What its position is to go over."""
+        return Move(self.position_id, self.first_offset, self.next_offset, self.read_through_at)
 
     @property
     def read_through_at(self) -> datetime | None:
@@ -113,6 +125,11 @@ def joined(batches: Sequence[PreparedBatch]) -> PreparedBatch:
     return PreparedBatch(first.position_id, first.first_offset, last.next_offset, items, ordinary)
 
 
+def is_away(error: Exception) -> bool:
+    """Whether the database could not be asked: then it makes no difference what was to be written."""
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or not sqlstate(error))
+
+
 class BatchPoster:
     """Posts prepared batches; one per worker."""
 
@@ -120,26 +137,39 @@ class BatchPoster:
         self._engine = engine
         self._recent = RecentIdentities()
 
-    def post(self, batch: PreparedBatch) -> Counter[tuple[str, str]]:
-        """Write a batch, whole; returns how many records came to each (outcome, reason).
+    def post(self, *batches: PreparedBatch) -> Counter[Counted]:
+        """Write batches whole, each of another partition; returns how many records came to what.
+
+        Of several all are written or none: where one is refused, the caller posts each alone.
 
         Raises:
-            LostPlaceError: the position was elsewhere; nothing was written.
-            DBAPIError: the database is unavailable; nothing was written since the last half that committed.
+            LostPlaceError: a position was elsewhere, or, of several, someone is moving it; nothing was written.
+            DBAPIError: the database is unavailable, or refuses one of several; nothing was written since the last half that
+                committed.
         """
-        for attempt in range(1, _attempts_max + 1):
+        try:
             try:
-                return self._post_once(batch)
+                return self._tried(batches)
             except DBAPIError as error:
-                code = sqlstate(error)
-                if code in _RETRYABLE and attempt < _attempts_max:
-                    continue
-                if code[:2] not in _DATA_ERROR_CLASSES:
+                if sqlstate(error) != _UNIQUE_VIOLATION:
                     raise
-                return self._post_around(batch, error)
-        raise AssertionError("unreachable")
+                return self._tried(batches, merge=True)  # what was believed to be new is in the ledger
+        except DBAPIError as error:
+            if sqlstate(error)[:2] not in _DATA_ERROR_CLASSES or len(batches) > 1:
+                raise
+            return self._post_around(batches[0], error)
 
-    def _post_around(self, batch: PreparedBatch, error: DBAPIError) -> Counter[tuple[str, str]]:
+    def _tried(self, batches: Sequence[PreparedBatch], *, merge: bool = False) -> Counter[Counted]:
+        """Post, again where others were in the way."""
+        for _ in range(1, _attempts_max):
+            try:
+                return self._post_once(batches, merge=merge)
+            except DBAPIError as error:
+                if sqlstate(error) not in _RETRYABLE:
+                    raise
+        return self._post_once(batches, merge=merge)
+
+    def _post_around(self, batch: PreparedBatch, error: DBAPIError) -> Counter[Counted]:
         """Post what the database takes of a batch, and quarantine the message that it refuses."""
         if not batch.is_one_message:
             first, second = batch.halves()
@@ -150,16 +180,16 @@ class BatchPoster:
             raise error
         return self.post(batch.refused(first_line(error)))
 
-    def _post_once(self, batch: PreparedBatch) -> Counter[tuple[str, str]]:
+    def _post_once(self, batches: Sequence[PreparedBatch], *, merge: bool) -> Counter[Counted]:
         with self._engine.begin() as connection:
             position_store.begin_posting(connection)
-            moved = store.move_position(
-                connection, batch.position_id, batch.first_offset, batch.next_offset, batch.read_through_at
-            )
-            if not moved:
-                raise LostPlaceError(f"position {batch.position_id} is not at offset {batch.first_offset}")
-            written = write(connection, batch.position_id, batch.items, self._recent, batch.ordinary)
-            counts = [Count(outcome, reason, number) for (outcome, reason), number in written.counts.items()]
-            store.count(connection, batch.position_id, "stream", counts)
+            moved = store.move_positions(connection, [each.move for each in batches])
+            lost = [each for each in batches if each.position_id not in moved]
+            if lost:
+                raise LostPlaceError(
+                    f"position {lost[0].position_id} is not at offset {lost[0].first_offset}, or someone is moving it"
+                )
+            written = write(connection, [each.part for each in batches], self._recent, merge=merge)
+            store.count(connection, "stream", written.counts)
         self._recent.add(written.new)
         return written.counts

@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from pipeline.batch_rows import Part
 from pipeline.database import first_line, sqlstate
 from pipeline.prepare import Item, Message, Snapshot, decode, decode_one, prepare, quarantined
 from pipeline.settings import Settings
@@ -23,7 +24,7 @@ from pipeline.worker import input_spec
 from pipeline.writing import write
 from rollup import posting_store, quarantine_store
 from rollup.ledger import Identity, UsageRow
-from rollup.posting_store import Count
+from rollup.posting_store import Counted, Outcomes, by_outcome
 from rollup.quarantine_store import Chosen, KeptRecord, Standing
 from rollup.unposted import HeldRow, QuarantineRow, RefusedRow
 from schemas.formats.building import AMBIGUOUS_TIME, UNDIRECTED, UNREADABLE
@@ -39,7 +40,6 @@ _OF_THE_MESSAGE: Final = frozenset(
     {UNREADABLE, UNDIRECTED, AMBIGUOUS_TIME}
 )  # said before it is known what it holds
 
-Outcomes = Counter[tuple[str, str]]
 Progress = Callable[[int], None]
 
 
@@ -170,10 +170,9 @@ class _Tried(NamedTuple):
 
 def _write_found(connection: Connection, position_id: int, found: Sequence[Item]) -> Outcomes:
     """Write records that were never counted, as the stream would have: a message that could not be read counted as one."""
-    written = write(connection, REPLAY_SHARD, found)
-    counts = [Count(outcome, reason, records) for (outcome, reason), records in written.counts.items()]
-    posting_store.count(connection, position_id, "stream", counts)
-    return written.counts
+    written = write(connection, [Part(position_id, found)], shard=REPLAY_SHARD)
+    posting_store.count(connection, "stream", written.counts)
+    return by_outcome(written.counts)
 
 
 def _write(connection: Connection, position_id: int, tried: Mapping[KeptRecord, Item]) -> Outcomes:
@@ -182,14 +181,15 @@ def _write(connection: Connection, position_id: int, tried: Mapping[KeptRecord, 
     go = {record: item for record, item in tried.items() if record not in stay}
     quarantine_store.keep(connection, [_standing(record, row) for record, row in stay.items()])
     quarantine_store.set_aside(connection, [record.id for record in go])
-    written = write(connection, REPLAY_SHARD, list(go.values()))
+    written = write(connection, [Part(position_id, list(go.values()))], shard=REPLAY_SHARD)
     quarantine_store.settle(connection, _resolutions(go, set(written.new.tolist())))
-    outcomes = written.counts + Counter(("quarantined", row.reason) for row in stay.values())
-    moved = Counter(outcomes)
-    moved.subtract(("quarantined", record.reason) for record in tried)
-    counts = [Count(outcome, reason, records) for (outcome, reason), records in moved.items()]
-    posting_store.count(connection, position_id, "replay", counts)
-    return outcomes
+    came_to = written.counts + Counter(
+        Counted(position_id, "quarantined", row.reason) for row in stay.values()
+    )
+    moved = Counter(came_to)
+    moved.subtract(Counted(position_id, "quarantined", record.reason) for record in tried)
+    posting_store.count(connection, "replay", moved)
+    return by_outcome(came_to)
 
 
 def _stays(record: KeptRecord, item: Item) -> QuarantineRow | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -22,6 +22,7 @@ from attribution.attribute import Held, attribute_in_context
 from attribution.context import ReceivedEvent, context_age_max, events_in_time
 from attribution.direction import direct
 from pipeline import metrics, position_store, resolver_store
+from pipeline.batch_rows import Part
 from pipeline.context_expiry import expire_contexts
 from pipeline.election import while_elected
 from pipeline.kafka_logs import KafkaLogs
@@ -33,7 +34,7 @@ from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
 from pipeline.writing import write
 from rollup import months_store, posting_store
-from rollup.posting_store import Count
+from rollup.posting_store import Counted
 from schemas.decoded import Decoded, Undirected
 from schemas.locks import Lock
 from schemas.records import CallRecord
@@ -168,13 +169,12 @@ def _record(spec: InputSpec, decoded: Decoded, snapshot: Snapshot) -> CallRecord
 def _post(connection: Connection, releases: Sequence[Release]) -> None:
     """Write released records, and move their counts from held to what they came to."""
     resolver_store.delete_held(connection, [release.row for release in releases])
-    by_position: dict[int, list[Release]] = defaultdict(list)
+    by_position: dict[int, list[Item]] = defaultdict(list)
     for release in releases:
-        by_position[release.row.position_id].append(release)
-    for position_id, group in sorted(by_position.items()):
-        written = write(connection, RESOLVER_SHARD, [release.item for release in group])
-        moved = Counter({("held", reason): -n for reason, n in Counter(r.row.reason for r in group).items()})
-        for outcome, records in written.counts.items():
-            moved[outcome] += records
-        counts = [Count(outcome, reason, records) for (outcome, reason), records in moved.items()]
-        posting_store.count(connection, position_id, "resolver", counts)
+        by_position[release.row.position_id].append(release.item)
+    written = write(
+        connection, list(itertools.starmap(Part, sorted(by_position.items()))), shard=RESOLVER_SHARD
+    )
+    moved = written.counts
+    moved.subtract(Counted(each.row.position_id, "held", each.row.reason) for each in releases)
+    posting_store.count(connection, "resolver", moved)

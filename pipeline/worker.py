@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import faust
 import structlog
@@ -24,11 +23,12 @@ from sqlalchemy import Engine
 from attribution.attribute import InputRules
 from pipeline import metrics
 from pipeline.kafka_security import faust_credentials
+from pipeline.lanes import Lanes, Transaction, Waiting, transactions_at_once_max
 from pipeline.logs import told
 from pipeline.ordinary import Messages, prepare_batch, read
 from pipeline.place_watch import watch_places
 from pipeline.positions import Positions
-from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, joined
+from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, is_away, joined
 from pipeline.prepare import InputSpec
 from pipeline.readability import Readability, TooManyUnreadableError
 from pipeline.settings import InputTopic, Settings
@@ -36,21 +36,14 @@ from pipeline.snapshot import Snapshots
 from pipeline.topic_ids import KafkaTopicIds
 from pipeline.transport import BatchApp, RecordBatch, RefusedPlaceError
 from pipeline.watching import WorkerView
+from rollup.posting_store import Counted, by_outcome
 
 _log = structlog.get_logger(__name__)
 _back_off_seconds: Final = (0.1, 0.5, 2.0, 5.0, 10.0)
 _buffered_batches_max: Final = 4
 piece_records: Final = 1000
-_prepared_records_max: Final = 32_000
-_transaction_records_max: Final = 16_000
-_small_records_max: Final = 4000
-_turn_seconds_max: Final = 1.0
-_gather_seconds_max: Final = 2.0
-_gather_look_seconds: Final = 0.02
-_rest_seconds: Final = 0.1
-_rest_seconds_max: Final = 1.0
+_look_seconds: Final = 0.02
 _switch_seconds: Final = 0.001
-_transactions_at_once_max: Final = 3
 collect_after_objects: Final = 200_000
 
 
@@ -116,20 +109,10 @@ def input_spec(settings: Settings, topic: InputTopic, position_id: int) -> Input
     )
 
 
-class _Prepared(NamedTuple):
-    """A piece of a batch as it is to be written, and the batch as it was read."""
-
-    batch: RecordBatch
-    prepared: PreparedBatch
-
-
 class Ingest:
     """One agent's work: from the batches of one topic to committed rows.
 
-    Each partition has a lane of prepared batches. While one transaction of a lane is in the database, the next batches
-    are prepared and join the lane. Transactions grow with the backlog: where the log holds more than another batch,
-    a lane gathers many before it writes, beside other lanes; where it does not, it writes at once, but ten times a second and
-    half of the time at most, and one lane after another.
+    While transactions are in the database, the next batches are prepared and join their partitions' lanes (pipeline/lanes.py).
     """
 
     def __init__(
@@ -141,99 +124,67 @@ class Ingest:
         self._snapshots = snapshots
         self._poster = poster
         self._database = ThreadPoolExecutor(
-            max_workers=_transactions_at_once_max, thread_name_prefix=f"post-{topic.topic}"
+            max_workers=transactions_at_once_max, thread_name_prefix=f"post-{topic.topic}"
         )
-        self._lanes: defaultdict[TP, deque[_Prepared]] = defaultdict(deque)
-        self._writers: dict[TP, asyncio.Task[None]] = {}
-        self._rested_at: defaultdict[TP, float] = defaultdict(float)
-        self._prepared_records = 0
+        self._lanes = Lanes(settings.batch_records_max)
+        self._starter: asyncio.Task[None] | None = None
+        self._writers: set[asyncio.Task[None]] = set()
+        self._moved = asyncio.Event()
         self._room = asyncio.Event()
-        self._small_turn = asyncio.Lock()
         self._failures = 0
         self._readable = Readability()
 
     async def run(self, stream: AsyncIterator[Any]) -> None:
         """Consume batches for ever: prepare one while those before are being written."""
+        clock = asyncio.get_running_loop()
         async for batch in stream:
             pieces = await self._prepare(batch)
             if not pieces:
                 continue
             # without its records, of which all that is still needed was taken over
             told = batch._replace(records=())
-            self._lanes[batch.tp].extend([_Prepared(told, piece) for piece in pieces])
-            self._prepared_records += sum(piece.records for piece in pieces)
-            if batch.tp not in self._writers:
-                self._writers[batch.tp] = asyncio.create_task(self._write_lane(batch.tp))
-            while self._prepared_records >= _prepared_records_max:
+            self._lanes.add(batch.tp, [Waiting(told, piece) for piece in pieces], clock.time())
+            self._moved.set()
+            if self._starter is None or self._starter.done():
+                self._starter = asyncio.create_task(self._start_writers())
+            while self._lanes.are_full:
                 self._room.clear()
                 await self._room.wait()
 
-    async def _write_lane(self, tp: TP) -> None:
-        """Write what a partition's lane holds, in order, until it is empty."""
-        try:
-            while self._lanes[tp]:
-                await self._gather(tp)
-                async with self._turn_of(tp):
-                    taken = self._take(self._lanes[tp])
-                    current = [each for each in taken if self._consumer.is_current(each.batch)]
-                    began, failed = asyncio.get_running_loop().time(), None
-                    if current:
-                        failed = await self._post(tp, joined([each.prepared for each in current]))
-                    self._rest(tp, began)
-                if failed is not None:
-                    await self._recover(current[0].batch, failed)
-                self._prepared_records -= sum(each.prepared.records for each in taken)
-                self._room.set()
-        finally:
-            del self._writers[tp]
-
-    @asynccontextmanager
-    async def _turn_of(self, tp: TP) -> AsyncIterator[None]:
-        """Small transactions are written one after another: side by side each would last as long as all of them.
-
-        But none waits for long: one may hang that has nothing to do with the others.
-        """
-        mine = False
-        if sum(each.prepared.records for each in self._lanes[tp]) < _small_records_max:
+    async def _start_writers(self) -> None:
+        """Start each transaction when it is due, until nothing waits."""
+        clock = asyncio.get_running_loop()
+        while not self._lanes.are_empty:
+            self._moved.clear()
+            for transaction in self._lanes.due(clock.time()):
+                writer = asyncio.create_task(self._write(transaction))
+                self._writers.add(writer)
+                writer.add_done_callback(self._writers.discard)
             with suppress(TimeoutError):
-                async with asyncio.timeout(_turn_seconds_max):
-                    mine = await self._small_turn.acquire()
-        try:
-            yield
-        finally:
-            if mine:
-                self._small_turn.release()
+                await asyncio.wait_for(self._moved.wait(), _look_seconds)
 
-    async def _gather(self, tp: TP) -> None:
-        """Wait for more while there is room: of a backlog; and else until the lane's last writing is a moment ago."""
-        clock, lane = asyncio.get_running_loop(), self._lanes[tp]
-        until = clock.time() + _gather_seconds_max
-        while (  # noqa: ASYNC110 (there is more than one thing to wait for)
-            sum(each.prepared.records for each in lane) < _transaction_records_max
-            and self._prepared_records < _prepared_records_max
-            and (
-                clock.time() < self._rested_at[tp]
-                or (lane[-1].batch.behind > self._settings.batch_records_max and clock.time() < until)
-            )
-        ):
-            await asyncio.sleep(_gather_look_seconds)
+    async def _write(self, transaction: Transaction) -> None:
+        """Write a transaction; where several partitions' cannot be written together, each is written alone."""
+        failed = await self._post(transaction)
+        self._lanes.written(transaction, asyncio.get_running_loop().time())
+        self._moved.set()
+        alone = transaction.alone()
+        if failed is None or len(alone) == 1 or is_away(failed):
+            await asyncio.gather(*[self._go_on(each, failed) for each in alone])
+        else:
+            _log.info("written_apart", topic=self._topic.topic, error=told(failed))
+            await asyncio.gather(*[self._write_alone(each) for each in alone])
 
-    def _rest(self, tp: TP, began: float) -> None:
-        """A lane rests as long as it wrote: the busier the database, the larger are transactions, and the cheaper.
+    async def _write_alone(self, part: Transaction) -> None:
+        await self._go_on(part, await self._post(part))
 
-        But not as long as an outage lasted that it had to wait for.
-        """
-        now = asyncio.get_running_loop().time()
-        self._rested_at[tp] = max(began + _rest_seconds, now + min(now - began, _rest_seconds_max))
-
-    def _take(self, lane: deque[_Prepared]) -> list[_Prepared]:
-        """The pieces of a lane's next transaction."""
-        taken = [lane.popleft()]
-        records = taken[0].prepared.records
-        while lane and records + lane[0].prepared.records <= _transaction_records_max:
-            taken.append(lane.popleft())
-            records += taken[-1].prepared.records
-        return taken
+    async def _go_on(self, part: Transaction, failed: Exception | None) -> None:
+        """A partition's pieces were written, or not; its lane goes on."""
+        if failed is not None:
+            await self._recover(part.first, failed)
+        self._lanes.release(part)
+        self._room.set()
+        self._moved.set()
 
     @property
     def _consumer(self) -> Any:
@@ -279,17 +230,25 @@ class Ingest:
         steps.tell()
         return pieces
 
-    async def _post(self, tp: TP, prepared: PreparedBatch) -> Exception | None:
-        """Write a transaction; returns what went wrong, whatever it was: the partition must go on by itself."""
+    async def _post(self, transaction: Transaction) -> Exception | None:
+        """Write what of a transaction is current; returns what went wrong, whatever it was: the partitions must go on."""
         loop = asyncio.get_running_loop()
-        started, steps = loop.time(), metrics.Steps(tp.topic)
+        current = {
+            tp: joined([each.prepared for each in pieces if self._consumer.is_current(each.batch)])
+            for tp, pieces in transaction.pieces.items()
+            if any(self._consumer.is_current(each.batch) for each in pieces)
+        }
+        if not current:
+            return None
+        started, steps = loop.time(), metrics.Steps(self._topic.topic)
         try:
             with steps.timed("post"):
-                counts = await loop.run_in_executor(self._database, self._poster.post, prepared)
+                counts = await loop.run_in_executor(self._database, self._poster.post, *current.values())
             steps.tell()
             self._failures = 0
-            self._consumer.mark_durable(tp, prepared.next_offset)
-            self._tell(tp, prepared, counts, loop.time() - started)
+            for tp, prepared in current.items():
+                self._consumer.mark_durable(tp, prepared.next_offset)
+            self._tell(current, counts, loop.time() - started)
         except Exception as error:  # noqa: BLE001 (see above)
             return error
         return None
@@ -325,22 +284,26 @@ class Ingest:
                 return
 
     def _tell(
-        self, tp: TP, prepared: PreparedBatch, counts: Counter[tuple[str, str]], seconds: float
+        self, written: Mapping[TP, PreparedBatch], counts: Mapping[Counted, int], seconds: float
     ) -> None:
-        for (outcome, reason), records in counts.items():
-            metrics.RECORDS.labels(topic=tp.topic, outcome=outcome, reason=reason).inc(records)
-        metrics.BATCH_RECORDS.labels(topic=tp.topic).observe(prepared.records)
-        _log.info(
-            "batch",
-            **_place(tp),
-            first=prepared.first_offset,
-            next=prepared.next_offset,
-            records=prepared.records,
-            seconds=round(seconds, 4),
-            outcomes={
-                f"{outcome}/{reason}" if reason else outcome: n for (outcome, reason), n in counts.items()
-            },
-        )
+        topic = self._topic.topic
+        for (outcome, reason), records in by_outcome(counts).items():
+            metrics.RECORDS.labels(topic=topic, outcome=outcome, reason=reason).inc(records)
+        metrics.BATCH_RECORDS.labels(topic=topic).observe(sum(each.records for each in written.values()))
+        for tp, prepared in written.items():
+            _log.info(
+                "batch",
+                **_place(tp),
+                first=prepared.first_offset,
+                next=prepared.next_offset,
+                records=prepared.records,
+                seconds=round(seconds, 4),
+                outcomes={
+                    f"{outcome}/{reason}" if reason else outcome: records
+                    for (position_id, outcome, reason), records in counts.items()
+                    if position_id == prepared.position_id
+                },
+            )
 
 
 def _place(tp: TP) -> dict[str, Any]:

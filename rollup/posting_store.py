@@ -5,72 +5,91 @@ Nothing here commits. Rows arrive sorted by identity, so that writers of the sam
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
 from sqlalchemy import Connection, text
 
 from rollup.ledger import LEDGER_COLUMNS, Identity, UsageColumns, date_of, key_of
-from rollup.ledger_rows import TALLIES
 from rollup.standing_store import identity_in
 from rollup.sums import Totals, UsageGroup, UsageSums, months_of
 from rollup.unposted import HeldRow, QuarantineRow
-from schemas.binary import Integers, binary_bool, binary_date, binary_numerics, binary_row_start, binary_rows
-from schemas.bulk import copy_binary, copy_line, copy_rows
+from schemas.binary import NEVER, Integers, binary_bool, binary_date, binary_row_start
+from schemas.bulk import array_of, copy_binary, copy_line, copy_rows
 from schemas.locks import Lock
 from schemas.periods import Period
 
 _LEDGER_COLUMNS: Final = ("period", "late", *LEDGER_COLUMNS)
-_SUMS_COLUMNS: Final = (
-    *("shard", "period", "usage_period", "account_id", "tenant_id"),
-    *("attempts", "calls", "answered_seconds", "billed_seconds", "cost", "usage_class", "currency"),
-)
-_rows_together_max: Final = 1000
+_rows_together_max: Final = 4000  # each part waits for the interpreter's lock
 _HELD_COLUMNS: Final = ("started_date", "key", *HeldRow._fields[1:])
 
 
-class Count(NamedTuple):
-    """So many records of a position came to one outcome."""
+class Counted(NamedTuple):
+    """What records are counted by: the position they were read at, and what they came to."""
 
+    position_id: int
     outcome: str
     reason: str
-    records: int
 
 
-def move_position(
-    connection: Connection,
-    position_id: int,
-    first_offset: int,
-    next_offset: int,
-    read_through_at: datetime | None,
-) -> bool:
-    """Move a position by compare-and-set (L3).
+Outcomes = Counter[tuple[str, str]]
+"""How many records came to each (outcome, reason)."""
+
+
+def by_outcome(counts: Mapping[Counted, int]) -> Outcomes:
+    """Counts of several positions added up."""
+    outcomes: Outcomes = Counter()
+    for (_, outcome, reason), records in counts.items():
+        outcomes[outcome, reason] += records
+    return outcomes
+
+
+class Move(NamedTuple):
+    """A position's way over some messages; `read_through_at`: the latest Kafka timestamp of them (A10)."""
+
+    position_id: int
+    first_offset: int
+    next_offset: int
+    read_through_at: datetime | None
+
+
+def move_positions(connection: Connection, moves: Sequence[Move]) -> set[int]:
+    """Move positions by compare-and-set (L3); several are not waited for where someone else is writing them.
 
     Returns:
-        False where the position is not at `first_offset`: someone else has been here, and nothing may be written.
+        The ids of those that moved. Of the others nothing may be written: someone else has been there, or is there.
     """
+    waiting = "for no key update" if len(moves) == 1 else "for no key update skip locked"
     moved = connection.execute(
         text(
-            "update stream_positions set next_offset = :next, "
-            "read_through_at = greatest(read_through_at, :read_through_at) "
-            "where id = :id and next_offset = :first"
+            "with asked as (select * from unnest(cast(:ids as integer[]), cast(:firsts as bigint[]), "  # noqa: S608 (our own text)
+            "cast(:nexts as bigint[]), cast(:read_through as timestamptz[])) as a(id, first, next, read_through_at)), "
+            "mine as materialized (select p.id from stream_positions p join asked a on a.id = p.id and a.first = p.next_offset "
+            f"order by p.id {waiting}) "
+            "update stream_positions p set next_offset = a.next, "
+            "read_through_at = greatest(p.read_through_at, a.read_through_at) "
+            "from asked a join mine using (id) where p.id = a.id and p.next_offset = a.first returning p.id"
         ),
-        {"id": position_id, "first": first_offset, "next": next_offset, "read_through_at": read_through_at},
+        {
+            "ids": [each.position_id for each in moves],
+            "firsts": [each.first_offset for each in moves],
+            "nexts": [each.next_offset for each in moves],
+            "read_through": [each.read_through_at for each in moves],
+        },
     )
-    return moved.rowcount == 1
-
-
-def share_periods(connection: Connection) -> None:
-    """Keep months from sealing until this transaction ends; states are read in a later statement (L5)."""
-    connection.execute(text("select pg_advisory_xact_lock_shared(:key)"), {"key": Lock.PERIODS})
+    return set(moved.scalars())
 
 
 def posting_periods(connection: Connection) -> PostingPeriods:
-    """Where each month's records are posted now."""
-    rows = connection.execute(text("select period, state from periods order by period"))
+    """Where each month's records are posted now, and until this transaction ends: no month seals meanwhile (L5)."""
+    rows = connection.execute(
+        # one round trip, but two statements: the second sees what was committed while the first waited
+        text("select pg_advisory_xact_lock_shared(:key); select period, state from periods order by period"),
+        {"key": Lock.PERIODS},
+    )
     return PostingPeriods({row.period: row.state for row in rows})
 
 
@@ -98,7 +117,8 @@ def copy_usage(
     connection: Connection, usage: UsageColumns, places: Integers, posted_to: Mapping[date, date]
 ) -> None:
     """Append some rows to the ledger; a duplicate raises a unique violation."""
-    copy_binary(connection, "usage_records", _LEDGER_COLUMNS, ledger_rows(usage, places, posted_to))
+    if len(places):
+        copy_binary(connection, "usage_records", _LEDGER_COLUMNS, ledger_rows(usage, places, posted_to))
 
 
 def merge_usage(
@@ -135,34 +155,40 @@ def add_usage(connection: Connection, shard: int, totals: Totals) -> None:
     """Add to the monthly usage of one writer (L4); sorted, so that writers that share a shard never deadlock."""
     if not len(totals.attempts):
         return
-    connection.execute(
-        text(
-            "create temporary table if not exists incoming_sums "
-            "(like monthly_usage including defaults) on commit delete rows"
-        )
-    )
-    fields = binary_rows(
-        [
-            np.full(len(totals.attempts), shard, dtype=np.int32),
-            *(totals.periods.astype(np.int32), totals.usage_periods.astype(np.int32)),
-            *(totals.account_ids, totals.tenant_ids, totals.attempts, totals.calls),
-            binary_numerics(totals.answered_seconds),
-            *(totals.billed_seconds, binary_numerics(totals.costs)),
-        ]
-    )
-    start = binary_row_start(len(_SUMS_COLUMNS))
-    rows = map(b"".join, zip(repeat(start), fields, TALLIES.each(totals.tallies)))
-    copy_binary(connection, "incoming_sums", _SUMS_COLUMNS, [b"".join(rows)])
-    groups = ", ".join(UsageGroup._fields)
+    tallies = {tally: place for place, tally in enumerate(dict.fromkeys(totals.tallies), 1)}
+    groups = ", ".join(("shard", *UsageGroup._fields))
     added = ", ".join(f"{name} = m.{name} + excluded.{name}" for name in UsageSums._fields)
     connection.execute(
         text(
-            f"insert into monthly_usage as m select * from incoming_sums where shard = :shard order by {groups} "  # noqa: S608 (our own column names)
-            f"on conflict (shard, {groups}) do update set {added}"
+            f"insert into monthly_usage as m ({groups}, {', '.join(UsageSums._fields)}) "  # noqa: S608 (our own column names)
+            "select :shard, date '2000-01-01' + period, date '2000-01-01' + usage_period, "
+            "nullif(account_id, :never), nullif(tenant_id, :never), "
+            "(cast(:usage_classes as text[]))[tally], (cast(:currencies as text[]))[tally], "
+            "attempts, calls, answered_millionths * 0.000001, billed_seconds, cost_millionths * 0.000001 "
+            "from unnest(cast(:periods as integer[]), cast(:usage_periods as integer[]), "
+            "cast(:account_ids as bigint[]), cast(:tenant_ids as bigint[]), cast(:tallies as integer[]), "
+            "cast(:attempts as bigint[]), cast(:calls as bigint[]), cast(:answered as numeric[]), "
+            "cast(:billed_seconds as bigint[]), cast(:costs as numeric[])) as a(period, usage_period, account_id, "
+            "tenant_id, tally, attempts, calls, answered_millionths, billed_seconds, cost_millionths) "
+            f"order by 2, 3, 4, 5, 6, 7 on conflict ({groups}) do update set {added}"
         ),
-        {"shard": shard},
+        {
+            "shard": shard,
+            "never": NEVER,
+            "usage_classes": [each.usage_class for each in tallies],
+            "currencies": [each.currency for each in tallies],
+            "periods": array_of(totals.periods),
+            "usage_periods": array_of(totals.usage_periods),
+            "account_ids": array_of(totals.account_ids),
+            "tenant_ids": array_of(totals.tenant_ids),
+            "tallies": array_of(map(tallies.__getitem__, totals.tallies)),
+            "attempts": array_of(totals.attempts),
+            "calls": array_of(totals.calls),
+            "answered": array_of(totals.answered_seconds),
+            "billed_seconds": array_of(totals.billed_seconds),
+            "costs": array_of(totals.costs),
+        },
     )
-    connection.execute(text("delete from incoming_sums"))
 
 
 def hold(connection: Connection, rows: Sequence[HeldRow]) -> set[Identity]:
@@ -197,18 +223,27 @@ def quarantine(connection: Connection, rows: Sequence[QuarantineRow]) -> None:
     copy_rows(connection, "quarantine", QuarantineRow._fields, (copy_line(row) for row in rows))
 
 
-def count(connection: Connection, position_id: int, writer: str, counts: Iterable[Count]) -> None:
-    """Move outcome counts of one position (DESIGN 8); negative numbers take back what was counted before."""
-    moved = [each for each in sorted(counts) if each.records]
+def count(connection: Connection, writer: str, counts: Mapping[Counted, int]) -> None:
+    """Move outcome counts (DESIGN 8); negative numbers take back what was counted before."""
+    moved = sorted((*counted, records) for counted, records in counts.items() if records)
     if not moved:
         return
+    position_ids, outcomes, reasons, records = map(list, zip(*moved, strict=True))
     connection.execute(
         text(
             "insert into outcome_counts as o (position_id, writer, outcome, reason, records) "
-            "values (:position_id, :writer, :outcome, :reason, :records) "
+            "select a.position_id, :writer, a.outcome, a.reason, a.records from unnest(cast(:position_ids as integer[]), "
+            "cast(:outcomes as text[]), cast(:reasons as text[]), cast(:records as bigint[])) "
+            "as a(position_id, outcome, reason, records) order by 1, 3, 4 "
             "on conflict (position_id, writer, outcome, reason) do update set records = o.records + excluded.records"
         ),
-        [{"position_id": position_id, "writer": writer, **each._asdict()} for each in moved],
+        {
+            "writer": writer,
+            "position_ids": position_ids,
+            "outcomes": outcomes,
+            "reasons": reasons,
+            "records": records,
+        },
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -100,18 +101,22 @@ def standing_unposted(connection: Connection, records_max: int) -> set[Identity]
 
 
 def claim_midnights(connection: Connection, rows: Sequence[Asked]) -> set[Identity]:
-    """Claim the keys of records near a midnight; returns those already claimed by the other date (L1)."""
-    claims = sorted(  # of two in one batch the first received claims
-        (midnight, key_of(row.identity), row.kafka_offset, date_of(row.identity))
+    """Claim the keys of records near a midnight; returns those already claimed by the other date (L1).
+
+    Of two the one that comes first claims: they come in the order they were received.
+    """
+    claims = [
+        (midnight, key_of(row.identity), date_of(row.identity))
         for row in rows
         if row.started_at.hour in MIDNIGHT_HOURS and (midnight := nearby_midnight(row.started_at)) is not None
-    )
+    ]
+    claims.sort(key=itemgetter(0, 1))  # a common order, so that none deadlock
     if not claims:
         return set()
     parameters = {
         "midnights": [claim[0] for claim in claims],
         "keys": [claim[1] for claim in claims],
-        "dates": [claim[3] for claim in claims],
+        "dates": [claim[2] for claim in claims],
     }
     asked = "unnest(cast(:midnights as date[]), cast(:keys as uuid[]), cast(:dates as date[])) as a(midnight_on, key, started_date)"
     connection.execute(

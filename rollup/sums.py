@@ -93,7 +93,7 @@ def _told_apart(columns: Sequence[Integers]) -> Integers:
     for column in columns:
         also = np.where(column == NEVER, 0, column)
         also_end = int(also.max(initial=0)) + 1
-        if end * also_end > _INTEGERS_END:
+        if end * also_end >= _INTEGERS_END:
             told, also = [np.unique(each, return_inverse=True)[1] for each in (told, also)]
             end, also_end = [int(each.max(initial=0)) + 1 for each in (told, also)]
         told, end = told * also_end + also, end * also_end

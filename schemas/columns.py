@@ -87,6 +87,8 @@ def rows_at(columns: Columns, places: Sequence[int] | Integers) -> Columns:
 
 def rows_joined(parts: Sequence[Columns]) -> Columns:
     """All rows of some columns, one part behind the other; there is one at least."""
+    if len(parts) == 1:
+        return parts[0]
     return _made(
         parts[0],
         [

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from pipeline import position_store
+from pipeline.posting import PreparedBatch
 from pipeline.prepare import Message
 from tests import auditor
 from tests.auditor import Received
@@ -42,15 +43,20 @@ Partition = tuple[str, int]
 
 
 class Step(NamedTuple):
-    """Read so many messages of a partition, and perhaps let the resolver look."""
+    """Read so many messages of a partition, and perhaps let the resolver look.
+
+    `kept`: they are written in one transaction with those of the next step that is of another partition and not kept.
+    """
 
     partition: int
     records: int
     resolve: bool
+    kept: bool = False
 
 
 steps = st.lists(
-    st.builds(Step, st.integers(0, 2 * PARTITIONS - 1), st.integers(1, 5), st.booleans()), max_size=20
+    st.builds(Step, st.integers(0, 2 * PARTITIONS - 1), st.integers(1, 5), st.booleans(), st.booleans()),
+    max_size=20,
 )
 
 
@@ -181,16 +187,28 @@ def _read(world: World, happenings: Iterable[Received], order: list[Step]) -> No
             position = position_store.ensure_position(connection, topic, number, 0)
             if topic == "sip.raw":
                 world.logs.unread[topic, number] = position.next_offset + len(messages)
+    kept: dict[Partition, PreparedBatch] = {}
     for step in [*order, *(Step(number, 1_000, resolve=True) for number in range(len(left)))]:
         partition = sorted(left)[step.partition]
         batch, left[partition] = left[partition][: step.records], left[partition][step.records :]
+        if partition in kept:
+            _post(world, kept)
         if batch:
-            _receive(world, partition, batch)
+            kept[partition] = _prepared(world, partition, batch)
+        if not step.kept:
+            _post(world, kept)
         if step.resolve:
             world.resolve()
 
 
-def _receive(world: World, partition: Partition, batch: list[Received]) -> None:
+def _post(world: World, batches: dict[Partition, PreparedBatch]) -> None:
+    """All of them in one transaction."""
+    if batches:
+        world.poster.post(*batches.values())
+        batches.clear()
+
+
+def _prepared(world: World, partition: Partition, batch: list[Received]) -> PreparedBatch:
     """One batch, each message with its own timestamp."""
     topic, number = partition
     with world.engine.begin() as connection:
@@ -200,7 +218,7 @@ def _receive(world: World, partition: Partition, batch: list[Received]) -> None:
         for index, each in enumerate(batch)
     ]
     source = next(each for each in world.settings.inputs if each.topic == topic)
-    world.poster.post(world.prepared(source, position, messages))
+    return world.prepared(source, position, messages)
 
 
 def _partition(each: Received, serial: int) -> int:

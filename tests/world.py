@@ -23,6 +23,7 @@ from pipeline.resolver import resolve_once
 from pipeline.settings import InputTopic, Settings
 from pipeline.snapshot import Snapshots
 from pipeline.worker import input_spec
+from rollup.posting_store import by_outcome
 from schemas.binary import microseconds_each
 from schemas.periods import Period
 
@@ -173,7 +174,7 @@ class World:
             Message(position.next_offset + index, at, None, _bytes(value))
             for index, value in enumerate(values)
         ]
-        return self.poster.post(self.prepared(spec_topic, position, messages))
+        return by_outcome(self.poster.post(self.prepared(spec_topic, position, messages)))
 
     def prepared(
         self, topic: InputTopic, position: position_store.Position, messages: Sequence[Message]

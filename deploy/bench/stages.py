@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -17,7 +16,7 @@ import numpy as np
 from attribution.attribute import InputRules, attribute_each
 from deploy.bench.rig import Rig
 from pipeline import worker
-from pipeline.batch_rows import sorted_out
+from pipeline.batch_rows import Part, sorted_out
 from pipeline.clock import utc_now
 from pipeline.ordinary import Messages, OrdinaryUsage, decide, read
 from pipeline.prepare import InputSpec
@@ -64,7 +63,7 @@ def stage_costs(values: Sequence[bytes], rig: Rig) -> dict[str, float]:
     )
     together = [prepared[first : first + _PIECES] for first in range(0, len(prepared), _PIECES)]
     batches, joining = _timed(OrdinaryUsage.joined, together)
-    sorted_, sorting = _timed(lambda batch: sorted_out([], batch, Counter()), batches)
+    sorted_, sorting = _timed(lambda batch: sorted_out([Part(spec.position_id, [], batch)]), batches)
     _, writing = _timed(lambda rows: b"".join(ledger_rows(rows.usage, rows.order, {month: month})), sorted_)
     _, adding = _timed(lambda rows: sums_of(rows.usage, rows.order, {month: month}), sorted_)
     gc.unfreeze()

@@ -13,10 +13,11 @@ import pytest
 from sqlalchemy import Engine
 
 from attribution.changes_store import take_change_instant
-from pipeline.replay import Outcomes, discard, replay
+from pipeline.replay import discard, replay
 from pipeline.settings import InputTopic
 from rollup.conservation_store import Conservation, by_topic
 from rollup.months_store import database_now
+from rollup.posting_store import Outcomes
 from rollup.quarantine_store import Chosen
 from rollup.tariff_store import NewTariff, add_tariff
 from tests.acceptance.months import bodies, close, lines
