@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from faust.types import TP
@@ -49,6 +50,10 @@ class _Lane:
     def is_full(self) -> bool:
         """Whether it fills a transaction."""
         return self.records >= transaction_records_max
+
+    def rests(self, now: float) -> bool:
+        """Whether it was written a moment ago, and can wait."""
+        return now < self.rested_at and not self.is_full
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,9 +113,11 @@ class Lanes:
 
     def due(self, now: float) -> list[Transaction]:
         """The transactions to begin now; each counts as in the database until `written`."""
-        free = sorted((each for each in self._lanes.values() if each.pieces and not each.busy), key=_since)
+        free = sorted(
+            (each for each in self._lanes.values() if each.pieces and not each.busy), key=attrgetter("since")
+        )
         gathered = [lane for lane in free if self.are_full or not self._gathers(lane, now)]
-        ready = [lane for lane in gathered if self.are_full or not _rests(lane, now)]
+        ready = [lane for lane in gathered if self.are_full or not lane.rests(now)]
         groups = [[lane] for lane in ready if lane.is_full]
         if any(not lane.is_full for lane in ready):
             groups.append([lane for lane in gathered if not lane.is_full])  # those that only rest come along
@@ -164,11 +171,3 @@ class Lanes:
         transaction = Transaction(taken, now, small)
         self._in_database.append(transaction)
         return transaction
-
-
-def _since(lane: _Lane) -> float:
-    return lane.since
-
-
-def _rests(lane: _Lane, now: float) -> bool:
-    return now < lane.rested_at and not lane.is_full

@@ -1,6 +1,6 @@
-"""The worker: Faust agents that read batches, prepare them, and post each in one transaction.
+"""The worker: Faust agents that read batches, prepare them, and write each whole, in one transaction with others.
 
-While one batch is in the database (in a thread), the next is decoded and attributed. Whatever goes wrong inside an
+While one transaction is in the database (in a thread), the next is decoded and attributed. Whatever goes wrong inside an
 agent is caught there: it backs off, reads its place from Postgres again, and goes on.
 """
 
@@ -233,11 +233,11 @@ class Ingest:
     async def _post(self, transaction: Transaction) -> Exception | None:
         """Write what of a transaction is current; returns what went wrong, whatever it was: the partitions must go on."""
         loop = asyncio.get_running_loop()
-        current = {
-            tp: joined([each.prepared for each in pieces if self._consumer.is_current(each.batch)])
-            for tp, pieces in transaction.pieces.items()
-            if any(self._consumer.is_current(each.batch) for each in pieces)
-        }
+        current = {}
+        for tp, pieces in transaction.pieces.items():
+            prepared = [each.prepared for each in pieces if self._consumer.is_current(each.batch)]
+            if prepared:
+                current[tp] = joined(prepared)
         if not current:
             return None
         started, steps = loop.time(), metrics.Steps(self._topic.topic)
@@ -246,8 +246,8 @@ class Ingest:
                 counts = await loop.run_in_executor(self._database, self._poster.post, *current.values())
             steps.tell()
             self._failures = 0
-            for tp, prepared in current.items():
-                self._consumer.mark_durable(tp, prepared.next_offset)
+            for tp, batch in current.items():
+                self._consumer.mark_durable(tp, batch.next_offset)
             self._tell(current, counts, loop.time() - started)
         except Exception as error:  # noqa: BLE001 (see above)
             return error

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from pipeline import position_store
-from pipeline.posting import LostPlaceError, PreparedBatch, is_away
+from pipeline.posting import BatchPoster, LostPlaceError, PreparedBatch, is_away
 from pipeline.prepare import Message
 from rollup.posting_store import Counted
 from tests.world import World, _bytes, inbound, outbound, utc
@@ -142,6 +142,27 @@ def test_together_is_as_one_after_another(database: Engine, story: list[list[Sai
 
 def simple(world: World) -> list[PreparedBatch]:
     return prepared(world, [[Said(number, "posted", "0.01", OCTOBER)] for number in range(PARTITIONS)], "s")
+
+
+def test_sums_go_to_the_shard_of_the_lowest_position(carrier: World) -> None:
+    """Which only this transaction has moved, so that no other writer waits for its rows."""
+    batches = simple(carrier)
+    carrier.poster.post(batches[2], batches[1])
+    rows = carrier.query("select shard, sum(attempts)::int as attempts from monthly_usage group by shard")
+    assert {row.shard: row.attempts for row in rows} == {batches[1].position_id: 2}
+
+
+def test_what_was_believed_to_be_new_and_is_not_is_merged_with_the_rest(carrier: World) -> None:
+    """As after a restart, or where another worker has posted it; nothing has to be written apart for it."""
+    carrier.poster.post(simple(carrier)[1])
+    carrier.poster = BatchPoster(carrier.engine)
+    again = simple(carrier)
+    assert carrier.poster.post(*again) == {
+        Counted(again[0].position_id, "posted", ""): 1,
+        Counted(again[1].position_id, "duplicate", ""): 1,
+        Counted(again[2].position_id, "posted", ""): 1,
+    }
+    assert [row.record_id for row in carrier.ledger()] == ["s-0", "s-1", "s-2"]
 
 
 def test_where_one_place_is_lost_nothing_is_written(carrier: World) -> None:
